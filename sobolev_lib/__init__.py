@@ -1,0 +1,1 @@
+"""Sobolev pruning: small neural surrogates of stochastic models that keep their derivatives."""
