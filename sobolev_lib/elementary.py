@@ -7,6 +7,7 @@ their two ends, and all others one list of numbers; the slopes of an activation 
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,15 @@ from sobolev_lib import _check
 from sobolev_lib.activations import Activation
 from sobolev_lib.interval import Interval, abs, intersection, is_empty, recip
 from sobolev_lib.rounding import ULPS, mode, widen
+
+
+class Extremum(NamedTuple):
+    """A local extremum of a function: where it is, its value, and whether it can be the lowest or the highest."""
+
+    where: float
+    value: float
+    lowest: bool
+    highest: bool
 
 
 def _monotone(function: Callable, x: Interval, rounding: str, name: str, least: float, most: float) -> Interval:
@@ -132,8 +142,7 @@ def range_of(
         Interval([-1, 0.540302])
     """
     _check.instance("x", x, Interval)
-    points = torch.tensor(list(critical), dtype=x.dtype)
-    extrema = list(zip(critical, function(points).tolist(), strict=True))
+    extrema = extrema_of(function, critical, x.dtype)
     ends = torch.stack([x.lo, x.hi])
     values = at_ends(function, ends)
     lo, hi = range_kernel(values[0], values[1], x, extrema, period)
@@ -150,22 +159,38 @@ def at_ends(function: Callable[[Tensor], Tensor], ends: Tensor) -> Tensor:
 
 
 def range_kernel(
-    left: Tensor, right: Tensor, x: Interval, extrema: Sequence[tuple[float, float]], period: float | None
+    left: Tensor, right: Tensor, x: Interval, extrema: Sequence[Extremum], period: float | None
 ) -> tuple[Tensor, Tensor]:
     """Return the smallest and largest of the values at the ends and at the critical points inside x."""
     lo, hi = torch.minimum(left, right), torch.maximum(left, right)
-    slack = 4 * torch.finfo(x.dtype).eps
-    for where, value in extrema:
-        if period is None:  # a point on the edge counts as inside, so that its own rounding cannot lose it
-            inside = (x.lo <= where + slack * math.fabs(where)) & (x.hi >= where - slack * math.fabs(where))
-        else:
-            tolerance = slack * (x.lo.abs() + period)
-            first = where + period * torch.ceil((x.lo - tolerance - where) / period)
-            inside = (first <= x.hi + tolerance) | ~torch.isfinite(first)
+    for extremum in extrema:
+        inside = _inside(x, extremum.where, period)
         if inside.any():
-            lo = torch.where(inside, lo.clamp(max=value), lo)
-            hi = torch.where(inside, hi.clamp(min=value), hi)
+            if extremum.lowest:
+                lo = torch.where(inside, lo.clamp(max=extremum.value), lo)
+            if extremum.highest:
+                hi = torch.where(inside, hi.clamp(min=extremum.value), hi)
     return lo, hi
+
+
+def _inside(x: Interval, where: float, period: float | None) -> Tensor:
+    """Say where x holds the point or a repetition of it; on the edge counts, so that rounding cannot lose it."""
+    slack = 4 * torch.finfo(x.dtype).eps
+    if period is None:
+        return (x.lo <= where + slack * math.fabs(where)) & (x.hi >= where - slack * math.fabs(where))
+    tolerance = slack * (x.lo.abs() + period)
+    first = where + period * torch.ceil((x.lo - tolerance - where) / period)
+    return (first <= x.hi + tolerance) | ~torch.isfinite(first)
+
+
+def extrema_of(function: Callable[[Tensor], Tensor], points: Sequence[float], dtype: torch.dtype) -> list[Extremum]:
+    """Evaluate a function at its critical points; a neighbour on either side tells a minimum from a maximum."""
+    middle = torch.tensor(list(points), dtype=dtype)
+    value, left, right = function(middle), function(middle - 0.01), function(middle + 0.01)
+    highest, lowest = (value >= left) & (value >= right), (value <= left) & (value <= right)
+    unclear = highest == lowest
+    rows = zip(points, value.tolist(), (lowest | unclear).tolist(), (highest | unclear).tolist(), strict=True)
+    return [Extremum(*row) for row in rows]
 
 
 def jet_error(dtype: torch.dtype) -> tuple[float, float]:
@@ -174,10 +199,9 @@ def jet_error(dtype: torch.dtype) -> tuple[float, float]:
 
 
 @cache
-def activation_extrema(activation: Activation, k: int, dtype: torch.dtype) -> tuple[tuple[float, float], ...]:
-    """Return the extrema of the k-th derivative: pairs of where and how much."""
-    points = torch.tensor(activation.critical[k], dtype=dtype)
-    return tuple(zip(activation.critical[k], activation.jet(points, k)[k].tolist(), strict=True))
+def activation_extrema(activation: Activation, k: int, dtype: torch.dtype) -> list[Extremum]:
+    """Return the extrema of the k-th derivative."""
+    return extrema_of(activation.derivative(k), activation.critical[k], dtype)
 
 
 def jet_ranges(activation: Activation, z: Interval, order: int, outward: bool) -> list[Interval]:

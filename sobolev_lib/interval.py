@@ -222,15 +222,20 @@ def mul(x: Interval, y: Interval, *, rounding: str = "outward") -> Interval:
     >>> mul(Interval(-1.0, 2.0), Interval(-3.0, 1.0), rounding="nearest")
     Interval([-6, 3])
     """
-    products = (x.lo * y.lo, x.lo * y.hi, x.hi * y.lo, x.hi * y.hi)
-    lo = torch.minimum(torch.minimum(products[0], products[1]), torch.minimum(products[2], products[3]))
-    hi = torch.maximum(torch.maximum(products[0], products[1]), torch.maximum(products[2], products[3]))
-    if lo.isnan().any():  # 0 times an infinite end is 0; what is empty stays empty
-        products = [p.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf) for p in products]
+    return mul_kernel(x, y, mode(rounding))
+
+
+def mul_kernel(x: Interval, y: Interval, outward: bool) -> Interval:
+    """Do the work of ``mul``."""
+    a, b, c, d = x.lo * y.lo, x.lo * y.hi, x.hi * y.lo, x.hi * y.hi
+    lo, hi = torch.minimum(a, b), torch.maximum(a, b)
+    torch.minimum(lo, torch.minimum(c, d), out=lo)
+    torch.maximum(hi, torch.maximum(c, d), out=hi)
+    if not torch.isfinite(lo.sum()):  # 0 times an infinite end is 0; what is empty stays empty
+        products = torch.stack([p.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf) for p in (a, b, c, d)])
         nothing = is_empty(x) | is_empty(y)
-        lo = torch.stack(products).amin(0).masked_fill(nothing, torch.nan)
-        hi = torch.stack(products).amax(0).masked_fill(nothing, torch.nan)
-    return Interval.unchecked(*widen(lo, hi, mode(rounding)))
+        lo, hi = (end.masked_fill(nothing, torch.nan) for end in (products.amin(0), products.amax(0)))
+    return Interval.unchecked(*widen(lo, hi, outward))
 
 
 def scale(x: Interval, factor, *, rounding: str = "outward") -> Interval:
