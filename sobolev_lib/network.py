@@ -162,7 +162,6 @@ class Surrogate(nn.Module):
             raise ValueError(f"activation: got '{self.activation.name}' at order 2, need one with a second derivative")
         v = None if directions is None else _directions_first(directions / self.input_scale, len(x))
         out = value_gradient_hvp(self.activation, list(self.weights), list(self.biases), u, order=order, directions=v)
-        out = (out,) if order == 0 else out
         gradient_scale = self.output_scale / self.input_scale
         value = self.output_shift + self.output_scale * out[0]
         return (value, *(t * gradient_scale for t in out[1:2]), *(t.transpose(0, 1) * gradient_scale for t in out[2:]))

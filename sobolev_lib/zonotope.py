@@ -147,7 +147,10 @@ def product(x: Zonotope, y: Zonotope, x_range: Interval, y_range: Interval, outw
     half, total = 0.5 * common.sum(1), 0.5 * common.abs().sum(1)
     x_radius, y_radius = x.spread + x.rest, y.spread + y.rest
     radius = x_radius * y_radius - total
-    by_range = _range_product(x, y, x_range, y_range)
+    by_range = _range_product(
+        [(end - x.center).clamp(-x_radius, x_radius) for end in (x_range.lo, x_range.hi)],
+        [(end - y.center).clamp(-y_radius, y_radius) for end in (y_range.lo, y_range.hi)],
+    )
     low, high = torch.fmax(half - radius, by_range[0]), torch.fmin(half + radius, by_range[1])
     shift, radius = 0.5 * (low + high), 0.5 * (high - low).clamp(min=0)
     center = x.center * y.center + shift
@@ -159,9 +162,20 @@ def product(x: Zonotope, y: Zonotope, x_range: Interval, y_range: Interval, outw
     return Zonotope(center, generators, rest)
 
 
-def _range_product(x: Zonotope, y: Zonotope, x_range: Interval, y_range: Interval) -> tuple[Tensor, Tensor]:
-    """Bound the product of both deviations from the center by the ranges of the factors."""
-    ends = [
-        (a - x.center) * (b - y.center) for a in (x_range.lo, x_range.hi) for b in (y_range.lo, y_range.hi)
-    ]
-    return torch.stack(ends).amin(0), torch.stack(ends).amax(0)
+def _range_product(xi: list[Tensor], upsilon: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the range of the product of two deviations, each given by its ends."""
+    products = torch.stack([a * b for a in xi for b in upsilon])
+    return products.amin(0), products.amax(0)
+
+
+def total(x: Zonotope, y: Zonotope, outward: bool) -> Zonotope:
+    """Return the zonotope of x + y."""
+    long, short = (y, x) if y.generators.shape[1] >= x.generators.shape[1] else (x, y)
+    generators = long.generators.clone()
+    generators[:, : short.generators.shape[1]] += short.generators
+    center, rest = x.center + y.center, x.rest + y.rest
+    if outward:
+        size = x.center.abs() + x.spread + y.center.abs() + y.spread
+        terms = generators.shape[1] + 8
+        rest = enlarge(rest + size * gamma(terms, center.dtype), terms, True)
+    return Zonotope(center, generators, rest)
