@@ -32,6 +32,7 @@ from sobolev_lib import zonotope as zn
 from sobolev_lib.activations import Activation
 from sobolev_lib.elementary import jet_ranges
 from sobolev_lib.interval import Interval, add, affine_kernel, div, mul, mul_kernel, point, sub
+from sobolev_lib.line import Line, lines
 from sobolev_lib.network import Surrogate
 from sobolev_lib.rounding import MODES, mode
 
@@ -166,7 +167,7 @@ class _Trace:
     nodes: list[Interval] = field(default_factory=list)
     ranges: list[list[Interval]] = field(default_factory=list)  # of f, f', ..
     forms: list[zn.Zonotope] = field(default_factory=list)
-    lines: list[list[zn.Line]] = field(default_factory=list)
+    lines: list[list[Line]] = field(default_factory=list)
     adjoints: list[Interval] = field(default_factory=list)  # of a_l
     adjoint_forms: list[zn.Zonotope] = field(default_factory=list)
 
@@ -186,6 +187,12 @@ class _Sweep:
         return len(self.layers.weights) - 1
 
     @property
+    def quadratic(self) -> bool:
+        """Whether products of inputs get rows: at d = 22 they are as many as the inputs' linear rows cost elsewhere."""
+        d = self.layers.weights[0].shape[1]
+        return d * (d + 1) // 2 <= 256
+
+    @property
     def rounding(self) -> str:
         return MODES[self.outward]
 
@@ -200,14 +207,14 @@ class _Sweep:
     def forward(self, box: Interval, trace: _Trace) -> Interval:
         layers, rounding = self.layers, self.rounding
         node = div(sub(box, layers.input_shift, rounding=rounding), layers.input_scale, rounding=rounding)
-        form = zn.from_box(node, self.outward) if self.zonotope else None
+        form = zn.from_box(node, self.outward, self.quadratic) if self.zonotope else None
         for layer in range(self.hidden):
             node, form = self.affine(layer, node, form)
             ranges = jet_ranges(layers.activation, node, self.order, self.outward)
             trace.nodes.append(node)
             if form is not None:
                 trace.forms.append(form)
-                trace.lines.append(zn.lines(layers.activation, node, self.order, self.outward))
+                trace.lines.append(lines(layers.activation, node, form.center, self.order, self.outward))
                 form = zn.image(trace.lines[-1][0], form, self.outward)
                 ranges[0] = _both(ranges[0], form, self.outward)
             trace.ranges.append(ranges)
@@ -241,9 +248,8 @@ class _Sweep:
         dot = Interval.unchecked(step.lo.expand(n, -1), step.hi.expand(n, -1))
         form = None
         if self.zonotope:  # the symbols of the first two sweeps come first, this direction's own behind them
-            form = zn.from_interval(dot, self.outward)
-            rows = trace.adjoint_forms[0].generators.shape[1] + trace.adjoints[0].shape[1]
-            form = zn.Zonotope(form.center, form.center.new_zeros(n, rows, form.center.shape[1]), form.rest)
+            rows = trace.adjoint_forms[0].rows + trace.adjoints[0].shape[1]
+            form = zn.padded(zn.from_interval(dot, self.outward), rows)
         z_dots, a_dots, z_dot_forms = [], [], []
         for layer in range(self.hidden):
             dot, form = self.affine(layer, dot, form, bias=False)
