@@ -4,6 +4,7 @@ The learning rate rises over the first twentieth of the steps and then falls to 
 zero averages the noise of the batches away, and makes the digits of the result independent of the machine. Chapters 4 and 8.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -140,8 +141,12 @@ def batch_rows(n: int, batch: int, seed: int, step: int) -> Tensor:
     batch = min(batch, n)
     per_epoch = n // batch  # the rows left over in one epoch have the same chance in the next
     epoch, position = divmod(step, per_epoch)
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return torch.randperm(n, generator=generator)[position * batch : (position + 1) * batch]
+    return _epoch_order(n, seed, epoch)[position * batch : (position + 1) * batch]
+
+
+@functools.lru_cache(maxsize=1)
+def _epoch_order(n: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 
 
 def learning_rate_at(step: int, steps: int) -> float:
