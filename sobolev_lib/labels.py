@@ -107,7 +107,7 @@ def label(
         labels = task.rows(x, directions, noise, first, inputs, first * paths + path, count)
         average.add(first, path, {name: rows.unflatten(0, (inputs, count)) for name, rows in labels.items()})
     means, errors = average.finish()
-    return Samples(x, directions=directions, **_fields(means), **_fields(errors, "_error"))
+    return Samples(x.detach(), directions=directions, **_fields(means), **_fields(errors, "_error"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,14 +180,18 @@ class _Task:
         total = inputs * count
         padded = -(-total // 64) * 64  # element-wise kernels round differently in a tail shorter than their vectors
         normals = noise(start, total, self.normals) if self.normals else x.new_zeros(total, 0)
-        index = torch.arange(first, first + inputs).repeat_interleave(count)
+        states = x[first : first + inputs].detach()
+        states = states if count == 1 else states.repeat_interleave(count, dim=0)
+        if directions is not None and directions.ndim == 3:
+            directions = directions[first : first + inputs].repeat_interleave(count, dim=0)
         if padded > total:
             fill = torch.arange(padded).clamp(max=total - 1)
-            normals, index = normals[fill], index[fill]
-        labels = self._differentiate(x[index], normals, directions, index)
+            normals, states = normals[fill], states[fill]
+            directions = directions[fill] if directions is not None and directions.ndim == 3 else directions
+        labels = self._differentiate(states, normals, directions)
         return {name: rows[:total] for name, rows in labels.items()}
 
-    def _differentiate(self, x: Tensor, normals: Tensor, directions, index: Tensor) -> dict[str, Tensor]:
+    def _differentiate(self, x: Tensor, normals: Tensor, directions) -> dict[str, Tensor]:
         if self.order == 0:
             with torch.no_grad():
                 return {"value": self._label(self.model, x, normals)}
@@ -198,7 +202,7 @@ class _Task:
         labels = {"value": value.detach(), "gradient": gradient.detach()}
         labels |= {f"parameter_gradient/{name}": g.detach() for name, g in zip(self.parameters, others, strict=True)}
         if self.order == 2:
-            vectors = directions.expand(len(x), -1, -1) if directions.ndim == 2 else directions[index]
+            vectors = directions.expand(len(x), -1, -1)
             products = [_pullback(gradient, [x], u, retain_graph=True)[0] for u in vectors.unbind(1)]
             labels["hvp"] = torch.stack(products, dim=1)
         return labels

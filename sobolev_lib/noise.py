@@ -8,6 +8,7 @@ Sobol' points equidistributed and makes ``-z`` as likely as ``z`` bit for bit. D
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -45,7 +46,7 @@ class Gaussian:
         _check_rows(start, count, dims, most_rows=2**63, most_dims=2**31 - 1)
         block, offset = divmod(start * dims, 4)  # Philox makes four words per step of its counter
         key = np.array([self.seed, self.skip << 32 | dims], dtype=np.uint64)
-        words = np.random.Philox(key=key, counter=block).random_raw(offset + count * dims)[offset:]
+        words = _philox(key, block, offset + count * dims)[offset:]
         # The upper 53 bits, read as a signed integer with the last bit set, are an odd number of either sign: never
         # 0 or +-2^52, symmetric, and exact in float64.
         odd = torch.from_numpy(words.view(np.int64)).bitwise_right_shift_(11).bitwise_or_(1)
@@ -215,6 +216,16 @@ def normal_cdf(x: Tensor) -> Tensor:
 def _normals(odd: Tensor, bits: int) -> Tensor:
     """Normals from odd integers in (-2^bits, 2^bits): Phi^-1((1 + y) / 2) = sqrt(2) erfinv(y), y = odd / 2^bits."""
     return odd.to(torch.float64).mul_(2.0**-bits).erfinv_().mul_(math.sqrt(2))
+
+
+def _philox(key: np.ndarray, block: int, count: int) -> np.ndarray:
+    """Random words from the given block of four on; long runs on two threads, since the generator is the slowest part."""
+    half = count // 8 * 4
+    if half < 2**15 or torch.get_num_threads() < 2:
+        return np.random.Philox(key=key, counter=block).random_raw(count)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        late = pool.submit(np.random.Philox(key=key, counter=block + half // 4).random_raw, count - half)
+        return np.concatenate([np.random.Philox(key=key, counter=block).random_raw(half), late.result()])
 
 
 @lru_cache(maxsize=16)
