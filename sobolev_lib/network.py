@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from sobolev_lib import _check
 from sobolev_lib.activations import Activation, activation_named
-from sobolev_lib.twin import value_gradient_hvp
+from sobolev_lib.twin import Sweep, value_gradient_hvp
 
 FORMAT = "sobolev_lib.Surrogate/1"
 
@@ -157,15 +157,26 @@ class Surrogate(nn.Module):
 
         Differentiable with respect to the parameters. Arguments are those of `hvp` and are not checked again here.
         """
-        u = self.scale_inputs(x)
+        u, v = self._scaled(x, order, directions)
+        out = value_gradient_hvp(self.activation, list(self.weights), list(self.biases), u, order=order, directions=v)
+        return self._raw(out)
+
+    def sweep(self, x: Tensor, *, order: int, directions: Tensor | None = None) -> tuple[tuple[Tensor, ...], Sweep, int]:
+        """Return what `taylor` returns, the pass behind it (for per-sample Jacobians), and the number of directions."""
+        u, v = self._scaled(x, order, directions)
+        sweep = Sweep(self.activation, list(self.weights), list(self.biases), u, order=order, directions=v)
+        return self._raw(sweep.outputs), sweep, 0 if v is None else len(v)
+
+    def _scaled(self, x: Tensor, order: int, directions: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if order == 2 and not self.activation.smooth:
             raise ValueError(f"activation: got '{self.activation.name}' at order 2, need one with a second derivative")
         v = None if directions is None else _directions_first(directions / self.input_scale, len(x))
-        out = value_gradient_hvp(self.activation, list(self.weights), list(self.biases), u, order=order, directions=v)
-        out = (out,) if order == 0 else out
+        return self.scale_inputs(x), v
+
+    def _raw(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         gradient_scale = self.output_scale / self.input_scale
-        value = self.output_shift + self.output_scale * out[0]
-        return (value, *(t * gradient_scale for t in out[1:2]), *(t.transpose(0, 1) * gradient_scale for t in out[2:]))
+        raw = (self.output_shift + self.output_scale * outputs[0], *(t * gradient_scale for t in outputs[1:]))
+        return raw if len(raw) < 3 else (*raw[:2], raw[2].transpose(0, 1))
 
     def copy(self) -> "Surrogate":
         """Return an independent copy."""

@@ -49,7 +49,7 @@ def forward(activation: Activation, weights: Parameters, biases: Parameters, u: 
 def adjoint(weights: Parameters, jets: Sequence[Sequence[Tensor]], n: int):
     r"""Return the gradient (n, d) and the lists of :math:`\bar a_l` and :math:`\bar z_l` of the hidden layers."""
     a_bars, z_bars = [], []
-    a_bar = weights[-1].expand(n, -1)
+    a_bar = weights[-1].repeat(n, 1)
     for weight, jet in zip(reversed(weights[:-1]), reversed(jets), strict=True):
         a_bars.append(a_bar)
         z_bars.append(a_bar * jet[1])
@@ -90,102 +90,104 @@ def adjoint_tangent(
     return a_bar_dot, a_bar_dots[::-1], z_bar_dots[::-1]
 
 
+class Sweep:
+    """One pass through an MLP: its outputs up to an order, and the factors of their derivatives by the parameters."""
+
+    def __init__(self, activation: Activation, weights: Parameters, biases: Parameters, u: Tensor, *, order: int, directions):
+        self.weights, self.order = weights, order
+        # One derivative more than is asked for: the reverse of the pass differentiates once more.
+        value, self.activations, self.jets = forward(activation, weights, biases, u, order + 1)
+        self.outputs = (value,)
+        if order == 0:
+            return
+        gradient, self.a_bars, self.z_bars = adjoint(weights, self.jets, u.shape[0])
+        self.outputs += (gradient,)
+        if order == 1:
+            return
+        self.a_dots, self.z_dots = tangent(weights, self.jets, directions)
+        hvp, self.a_bar_dots, self.z_bar_dots = adjoint_tangent(weights, self.jets, self.a_bars, self.z_dots)
+        self.outputs += (torch.zeros_like(directions) if hvp is None else hvp,)
+
+    def factors(self, value_hat: Tensor, gradient_hat: Tensor | None = None, hvp_hat: Tensor | None = None):
+        r"""Return, per layer, left and right factors whose products sum to the gradient of :math:`s` (see the module).
+
+        The gradient of ``weights[l]`` is the sum over pairs and samples of ``left right^T``, that of ``biases[l]`` the sum
+        of the first left factor. Cotangents are (..., n), (..., n, d) and (..., k, n, d); leading dimensions are rows of a
+        Jacobian computed together.
+        """
+        if self.order == 0:
+            return self._factors_0(value_hat)
+        if self.order == 1:
+            return self._factors_1(value_hat, gradient_hat)
+        return self._factors_2(value_hat, gradient_hat, hvp_hat)
+
+    def _factors_0(self, value_hat):
+        z_hat = value_hat.unsqueeze(-1)
+        lefts = [[z_hat]]
+        for layer in reversed(range(len(self.jets))):
+            z_hat = (z_hat @ self.weights[layer + 1]) * self.jets[layer][1]
+            lefts.append([z_hat])
+        return lefts[::-1], [[a] for a in self.activations]
+
+    def _factors_1(self, value_hat, gradient_hat):
+        a_dots, z_dots = tangent(self.weights, self.jets, gradient_hat)
+        z_hat = value_hat.unsqueeze(-1)
+        lefts = [[z_hat, torch.ones_like(z_hat)]]
+        for layer in reversed(range(len(self.jets))):
+            jet = self.jets[layer]
+            z_hat = torch.addcmul((z_hat @ self.weights[layer + 1]) * jet[1], jet[2] * z_dots[layer], self.a_bars[layer])
+            lefts.append([z_hat, self.z_bars[layer]])
+        return lefts[::-1], [[a, a_dot] for a, a_dot in zip(self.activations, a_dots, strict=True)]
+
+    def _factors_2(self, value_hat, gradient_hat, hvp_hat):
+        weights, jets = self.weights, self.jets
+        # Tangents: h in the directions of the HVPs' cotangents; m the mixed D_g + sum_k D_hk D_vk, linear in its seed.
+        h_dots, zh_dots = tangent(weights, jets, hvp_hat)
+        mixed = [(zv * zh).sum(-3) for zv, zh in zip(self.z_dots, zh_dots, strict=True)]
+        m_dots, zm_dots = tangent(weights, jets, gradient_hat, [jet[2] * m for jet, m in zip(jets, mixed, strict=True)])
+        # Adjoints of s: of the mixed tangent (z_bar) and of zh (z_bar_dot) they are known; of zv and of z they follow.
+        z_hat, zv_hat = value_hat.unsqueeze(-1), None
+        lefts = [[z_hat, torch.ones_like(z_hat)]]
+        for layer in reversed(range(len(jets))):
+            jet, a_bar, zv, zh = jets[layer], self.a_bars[layer], self.z_dots[layer], zh_dots[layer]
+            bend = jet[2] * a_bar
+            z_hat = (z_hat @ weights[layer + 1]) * jet[1] + bend * zm_dots[layer] + jet[3] * a_bar * mixed[layer]
+            below = bend.unsqueeze(-3) * zh
+            if zv_hat is not None:
+                av_hat = zv_hat @ weights[layer + 1]
+                z_hat = z_hat + jet[2] * (av_hat * zv + self.a_bar_dots[layer] * zh).sum(-3)
+                below = torch.addcmul(below, jet[1], av_hat)
+            zv_hat = below
+            lefts.append([z_hat, self.z_bars[layer], zv_hat, self.z_bar_dots[layer]])
+        pairs = zip(self.activations, m_dots, self.a_dots, h_dots, strict=True)
+        rights = [list(factors) for factors in pairs]
+        rights[-1] = rights[-1][:2]  # the last layer is linear: its tangents in v and h alone do not enter s
+        return lefts[::-1], rights
+
+
 class _Twin(torch.autograd.Function):
     """Value, gradient and HVPs as one differentiable operation (with respect to the parameters, once)."""
 
     @staticmethod
     def forward(ctx, activation, order, u, directions, *parameters):
-        weights, biases = parameters[0::2], parameters[1::2]
-        n = u.shape[0]
-        # One derivative more than is asked for: the backward pass differentiates once more.
-        value, activations, jets = forward(activation, weights, biases, u, order + 1)
-        ctx.weights, ctx.activations, ctx.jets, ctx.order = weights, activations, jets, order
-        if order == 0:
-            return value
-        if not jets:  # a network without hidden layers is affine
-            ctx.a_bars, ctx.z_bars = [], []
-            gradient = weights[0].expand(n, -1).clone()
-            hvp = torch.zeros_like(u) if directions is None else torch.zeros_like(directions)
-        else:
-            gradient, ctx.a_bars, ctx.z_bars = adjoint(weights, jets, n)
-        if order == 1:
-            return value, gradient
-        ctx.a_dots, ctx.z_dots = tangent(weights, jets, directions)
-        if jets:
-            hvp, ctx.a_bar_dots, ctx.z_bar_dots = adjoint_tangent(weights, jets, ctx.a_bars, ctx.z_dots)
-        return value, gradient, hvp
+        ctx.sweep = Sweep(activation, parameters[0::2], parameters[1::2], u, order=order, directions=directions)
+        return ctx.sweep.outputs
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, value_hat, gradient_hat=None, hvp_hat=None):
-        if ctx.order == 0:
-            lefts, rights = _plain_backward(ctx, value_hat)
-        elif ctx.order == 1:
-            lefts, rights = _first_order_backward(ctx, value_hat, gradient_hat)
-        else:
-            lefts, rights = _second_order_backward(ctx, value_hat, gradient_hat, hvp_hat)
+    def backward(ctx, *cotangents):
         gradients = []
-        for left, right in zip(lefts, rights, strict=True):
-            gradients += [_sum_of_outer_products(left, right), left[0].sum(0)]
+        for lefts, rights in zip(*ctx.sweep.factors(*cotangents), strict=True):
+            gradients += [_sum_of_outer_products(lefts, rights), lefts[0].sum(0)]
         return None, None, None, None, *gradients
 
 
 def _sum_of_outer_products(lefts: Sequence[Tensor], rights: Sequence[Tensor]) -> Tensor:
-    """Return the sum over pairs and samples of ``left right^T``: the gradient of a weight matrix."""
     total = None
     for left, right in zip(lefts, rights, strict=True):
         product = left.reshape(-1, left.shape[-1]).T @ right.reshape(-1, right.shape[-1])
         total = product if total is None else total.add_(product)
     return total
-
-
-def _plain_backward(ctx, value_hat):
-    """Pair each layer's adjoint with its input; the first left factor of a layer is also its bias's gradient."""
-    z_hat = value_hat.unsqueeze(-1)
-    lefts = [[z_hat]]
-    for layer in reversed(range(len(ctx.jets))):
-        z_hat = (z_hat @ ctx.weights[layer + 1]) * ctx.jets[layer][1]
-        lefts.append([z_hat])
-    return lefts[::-1], [[a] for a in ctx.activations]
-
-
-def _first_order_backward(ctx, value_hat, gradient_hat):
-    a_dots, z_dots = tangent(ctx.weights, ctx.jets, gradient_hat)
-    z_hat = value_hat.unsqueeze(-1)
-    lefts = [[z_hat, torch.ones_like(z_hat)]]
-    for layer in reversed(range(len(ctx.jets))):
-        jet = ctx.jets[layer]
-        z_hat = torch.addcmul((z_hat @ ctx.weights[layer + 1]) * jet[1], jet[2] * z_dots[layer], ctx.a_bars[layer])
-        lefts.append([z_hat, ctx.z_bars[layer]])
-    return lefts[::-1], [[a, a_dot] for a, a_dot in zip(ctx.activations, a_dots, strict=True)]
-
-
-def _second_order_backward(ctx, value_hat, gradient_hat, hvp_hat):
-    weights, jets, a_bars = ctx.weights, ctx.jets, ctx.a_bars
-    # Tangents: h in the directions of the HVPs' cotangents, m the mixed D_g + sum_k D_hk D_vk, which is linear in its seed.
-    h_dots, zh_dots = tangent(weights, jets, hvp_hat)
-    curvature = [jet[2] * (zv * zh).sum(0) for jet, zv, zh in zip(jets, ctx.z_dots, zh_dots, strict=True)]
-    m_dots, zm_dots = tangent(weights, jets, gradient_hat, curvature)
-    # Adjoints of s with respect to the mixed tangent (z_bar, known), to zh (z_bar_dot, known), to zv and to z (here).
-    z_hat, zv_hat = value_hat.unsqueeze(-1), None
-    one = torch.ones_like(z_hat)
-    lefts = [[z_hat, one]]
-    for layer in reversed(range(len(jets))):
-        jet, zv, zh, zm, a_bar = jets[layer], ctx.z_dots[layer], zh_dots[layer], zm_dots[layer], a_bars[layer]
-        bend = jet[2] * a_bar
-        mixed = (zv * zh).sum(0)
-        z_hat = (z_hat @ weights[layer + 1]) * jet[1] + bend * zm + jet[3] * a_bar * mixed
-        next_zv_hat = bend * zh
-        a_bar_dot = ctx.a_bar_dots[layer]
-        if zv_hat is not None:
-            av_hat = zv_hat @ weights[layer + 1]
-            z_hat = z_hat + jet[2] * (av_hat * zv + a_bar_dot * zh).sum(0)
-            next_zv_hat = torch.addcmul(next_zv_hat, jet[1], av_hat)
-        zv_hat = next_zv_hat
-        lefts.append([z_hat, ctx.z_bars[layer], zv_hat, ctx.z_bar_dots[layer]])
-    rights = [[a, m, v, h] for a, m, v, h in zip(ctx.activations, m_dots, ctx.a_dots, h_dots, strict=True)]
-    rights[-1] = rights[-1][:2]  # the last layer is linear, its tangents in v and h alone do not enter s
-    return lefts[::-1], rights
 
 
 def value_gradient_hvp(
@@ -197,7 +199,7 @@ def value_gradient_hvp(
     order: int,
     directions: Tensor | None = None,
 ):
-    r"""Return value, (value, gradient) or (value, gradient, HVPs) of an MLP, differentiable in its parameters.
+    r"""Return (value,), (value, gradient) or (value, gradient, HVPs) of an MLP, differentiable in its parameters.
 
     Args:
         activation: The hidden layers' activation.
@@ -209,7 +211,7 @@ def value_gradient_hvp(
             each is one block of matrix products.
 
     Returns:
-        ``y`` (n,); ``(y, gradient)`` with gradient (n, d); ``(y, gradient, hvp)`` with hvp (k, n, d).
+        ``(y,)`` with y (n,); ``(y, gradient)`` with gradient (n, d); ``(y, gradient, hvp)`` with hvp (k, n, d).
 
     Example:
         For :math:`y = \sin(2u)`, the gradient is :math:`2\cos 2u` and the second derivative :math:`-4 \sin 2u`.

@@ -6,6 +6,7 @@ from torch.func import functional_call, grad, hessian, vmap
 
 from sobolev_lib.activations import ACTIVATIONS
 from sobolev_lib.network import Surrogate
+from tests.oracles import plain_network, plain_outputs
 
 SMOOTH = [name for name, activation in ACTIVATIONS.items() if activation.smooth]
 
@@ -21,23 +22,13 @@ def network_and_points(name, widths=(4, 6, 5, 3, 1), n=7):
     return net.set_scaling(3 * x + 1, 2 * y), 3 * x + 1, generator
 
 
-def plain(net, parameters, x):
-    """The same network in elementary operations, one sample."""
-    u = (x - net.input_shift) / net.input_scale
-    depth = len(net.weights)
-    for layer in range(depth):
-        u = parameters[f"weights.{layer}"] @ u + parameters[f"biases.{layer}"]
-        u = net.activation(u) if layer < depth - 1 else u
-    return net.output_shift + net.output_scale * u[0]
-
-
 @pytest.mark.parametrize("widths", [(4, 6, 5, 3, 1), (2, 3, 1), (3, 1)])
 @pytest.mark.parametrize("name", SMOOTH)
 def test_value_gradient_hvp_and_hessian_agree_with_torch_func(name, widths):
     net, x, generator = network_and_points(name, widths)
     directions = torch.randn(2, widths[0], dtype=torch.float64, generator=generator)
     parameters = dict(net.named_parameters())
-    f = lambda point: plain(net, parameters, point)  # noqa: E731
+    f = lambda point: plain_network(net, parameters, point)  # noqa: E731
     hessians = vmap(hessian(f))(x)
     torch.testing.assert_close(net(x), vmap(f)(x))
     torch.testing.assert_close(net.gradient(x), vmap(grad(f))(x))
@@ -58,13 +49,7 @@ def test_parameter_gradients_of_a_sobolev_loss_agree_with_torch_func(name, order
         return sum(((out - target) ** 2).sum() for out, target in zip(outputs, targets, strict=False))
 
     def oracle(parameters):
-        f = lambda point: plain(net, parameters, point)  # noqa: E731
-        outputs = [vmap(f)(x)]
-        if order >= 1:
-            outputs.append(vmap(grad(f))(x))
-        if order == 2:
-            outputs.append(torch.einsum("nij,nkj->nki", vmap(hessian(f))(x), directions))
-        return distance(outputs)
+        return distance(plain_outputs(net, parameters, x, order, directions))
 
     expected = grad(oracle)(dict(net.named_parameters()))
     loss = distance(net.taylor(x, order=order, directions=directions if order == 2 else None))
