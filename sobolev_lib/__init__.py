@@ -23,7 +23,7 @@ from sobolev_lib.models import Bachelier
 from sobolev_lib.network import Surrogate
 from sobolev_lib.noise import antithetic, gaussian, sobol
 from sobolev_lib.payoffs import Blend, Call, LastStep, Sigmoid, Softplus
-from sobolev_lib.plotting import draw_network, use_style
+from sobolev_lib.plotting import PALETTE, draw_network, use_style
 from sobolev_lib.pruning import affine_layers, cut, keep_most, means, midpoints, remove_layers
 from sobolev_lib.schemes import Exact, simulate
 from sobolev_lib.significance import Significance, balls, significance
@@ -79,6 +79,7 @@ __all__ = [
     "Errors",
     "evaluate",
     "table",
+    "PALETTE",
     "draw_network",
     "use_style",
 ]

@@ -33,6 +33,9 @@ class Labelled(Protocol):
     hvp: Tensor | None
     directions: Tensor | None
 
+    def __getitem__(self, rows: slice | Tensor) -> "Labelled":
+        """Return the samples of the given rows."""
+
 
 def stack(value: Tensor, gradient: Tensor | None = None, hvp: Tensor | None = None) -> Tensor:
     """Return value (n,), gradient (n, d) and HVPs (n, k, d) side by side, (n, q)."""

@@ -94,10 +94,10 @@ def fit(
     Example:
         A parabola from its values and slopes, to within 1e-3.
 
-        >>> from types import SimpleNamespace
+        >>> from sobolev_lib import Samples
         >>> x = torch.linspace(-1, 1, 64, dtype=torch.float64).reshape(-1, 1)
-        >>> samples = SimpleNamespace(x=x, value=x[:, 0] ** 2, gradient=2 * x, hvp=None, directions=None)
-        >>> net = Surrogate([1, 4, 1])
+        >>> samples = Samples(x, value=x[:, 0] ** 2, gradient=2 * x)
+        >>> net = Surrogate([1, 6, 1])
         >>> history = fit(net, samples, order=1, steps=100, batch=64)
         >>> (net(x) - x[:, 0] ** 2).abs().max().item() < 1e-3
         True
