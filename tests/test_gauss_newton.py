@@ -45,12 +45,12 @@ def labelled(net, x, order=1):
 def test_a_perturbed_network_finds_back_to_the_one_that_made_the_labels(order):
     generator = torch.Generator().manual_seed(7)
     x = torch.randn(400, 2, dtype=F64, generator=generator)
-    truth = Surrogate([2, 3, 1], "tanh", generator=generator)
+    truth = Surrogate([2, 3, 1], "tanh", gain=2.0, generator=generator)
     samples = labelled(truth, x, order)
     net = truth.copy()
     with torch.no_grad():
         for weight in net.weights:
-            weight.add_(0.1 * torch.randn(weight.shape, dtype=F64, generator=generator))
+            weight.add_(0.05 * torch.randn(weight.shape, dtype=F64, generator=generator))
     losses = list(levenberg_marquardt(net, samples, balance_by_moments(samples, order), steps=60))
     assert losses[-1] < 1e-20
     torch.testing.assert_close(net(x), truth(x), atol=1e-9, rtol=0)
