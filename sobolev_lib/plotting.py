@@ -77,7 +77,7 @@ def draw_network(
         area = np.full(len(height), 0.5 * biggest)
         if scores is not None and 0 < column < len(widths) - 1:
             score = scores[column - 1].detach().numpy()
-            area = biggest * np.maximum(score / score.max(), 0.01)
+            area = biggest * np.maximum(score / max(score.max(), np.finfo(float).tiny), 0.01)
         axes.scatter(np.full(len(height), column), height, s=area, color=colour, zorder=2, linewidths=0)
     axes.set_xlim(-0.4, len(widths) - 0.6)
     axes.set_ylim(-1.15, 1.15)

@@ -24,6 +24,7 @@ from sobolev_lib.sobolev import (
     balance_by_covariance,
     balance_by_moments,
     check_labels,
+    take,
 )
 
 SMALL = 500  # parameters up to which a Levenberg-Marquardt step costs little and is the default finish
@@ -94,10 +95,10 @@ def fit(
     Example:
         A parabola from its values and slopes, to within 1e-3.
 
-        >>> from sobolev_lib import Samples
+        >>> from types import SimpleNamespace
         >>> x = torch.linspace(-1, 1, 64, dtype=torch.float64).reshape(-1, 1)
-        >>> samples = Samples(x, value=x[:, 0] ** 2, gradient=2 * x)
-        >>> net = Surrogate([1, 6, 1])
+        >>> samples = SimpleNamespace(x=x, value=x[:, 0] ** 2, gradient=2 * x, hvp=None, directions=None)
+        >>> net = Surrogate([1, 4, 1], gain=1.0)
         >>> history = fit(net, samples, order=1, steps=100, batch=64)
         >>> (net(x) - x[:, 0] ** 2).abs().max().item() < 1e-3
         True
@@ -125,7 +126,7 @@ def fit(
     history = History()
     by_covariance = balance == "covariance"
     if steps:
-        draw = fresh or (lambda step: known[batch_rows(len(known.x), batch, seed, step)])
+        draw = fresh or (lambda step: take(known, batch_rows(len(known.x), batch, seed, step), order))
         switch = steps // 2 if by_covariance and not finish else None
         phase = _Adam(net, draw, loss, steps, learning_rate, switch, known, history)
         phase.run(validation, patience, callback, progress)
