@@ -58,6 +58,7 @@ def fit(
     learning_rate: float = 1e-2,
     balance: str | SobolevLoss = "moments",
     finish: int | None = None,
+    prior: float = 5.0,
     validation: Labelled | None = None,
     patience: int = 10,
     seed: int = 0,
@@ -77,6 +78,7 @@ def fit(
             there is one, is repeated twice with the balance measured on its own residuals; without a finish the
             second half of the Adam steps uses it), or a ``SobolevLoss``.
         finish: Levenberg-Marquardt steps after Adam. Default: 40 for at most 500 parameters, else 0.
+        prior: Standard deviation of the weights that the finish assumes, see ``levenberg_marquardt``.
         validation: Samples on which the loss is measured 50 times; the network with the lowest one is kept.
         patience: With `validation`: stop after so many measurements without a new lowest loss.
         seed: Decides the order of the samples.
@@ -131,10 +133,10 @@ def fit(
         phase = _Adam(net, draw, loss, steps, learning_rate, switch, known, history)
         phase.run(validation, patience, callback, progress)
     if finish:
-        history.finish.append(list(levenberg_marquardt(net, known, loss, steps=finish)))
+        history.finish.append(list(levenberg_marquardt(net, known, loss, steps=finish, prior=prior)))
         for _ in range(2 if by_covariance else 0):
             loss = balance_by_covariance(net, known, order)
-            history.finish.append(list(levenberg_marquardt(net, known, loss, steps=finish)))
+            history.finish.append(list(levenberg_marquardt(net, known, loss, steps=finish, prior=prior)))
     return history
 
 
