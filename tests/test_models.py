@@ -9,7 +9,7 @@ import torch
 
 from sobolev_lib.models import Bachelier, BlackScholes, Heston, correlate
 from sobolev_lib.noise import gaussian
-from sobolev_lib.schemes import log_density
+from sobolev_lib.schemes import log_density, simulate
 
 CORRELATION = [[1.0, 0.6, -0.3], [0.6, 1.0, 0.1], [-0.3, 0.1, 1.0]]
 VOLATILITY = [0.1, 0.3, 0.2]
@@ -33,10 +33,10 @@ def test_cholesky_factors_the_covariance():
 @pytest.mark.parametrize("model", [BACHELIER, BLACK_SCHOLES])
 def test_transition_and_law_agree(model):
     x = torch.tensor([[1.0, 2.0, 0.5], [0.7, 1.0, 3.0]], dtype=torch.float64)
-    z = gaussian(seed=1)(0, 2, 3)
     law = model.law(x, 0.7)
-    y = law.mean + law.scale * correlate(law.factor, z)
-    assert torch.allclose(model.transition(x, 0.7, z), torch.exp(y) if law.log else y, rtol=1e-14)
+    shocks = correlate(law.factor, gaussian(seed=1)(0, 2, 3))
+    y = law.mean + law.scale * shocks
+    assert torch.allclose(model.transition(x, 0.7, shocks), torch.exp(y) if law.log else y, rtol=1e-14)
 
 
 @pytest.mark.parametrize("model", [BACHELIER, BLACK_SCHOLES])
@@ -52,14 +52,13 @@ def test_one_row_of_parameters_per_path_gives_the_same_transition(model):
 def test_transition_moments():
     n, h = 200_000, 0.7
     x = torch.tensor([[1.0, 2.0, 0.5]], dtype=torch.float64).expand(n, 3)
-    z = gaussian(seed=2)(0, n, 3)
-    arithmetic = BACHELIER.transition(x, h, z)
+    arithmetic = simulate(BACHELIER, x, horizon=h, noise=gaussian(seed=2))
     covariance = torch.cov(arithmetic.T)
     exact = h * BACHELIER.cholesky @ BACHELIER.cholesky.T
     deviations = torch.sqrt((exact.diagonal()[:, None] * exact.diagonal() + exact**2) / n)
     assert ((arithmetic.mean(0) - x[0]).abs() < 4.5 * torch.sqrt(exact.diagonal() / n)).all()
     assert ((covariance - exact).abs() < 4.5 * deviations).all()  # 12 comparisons, level 1e-4
-    growth = BLACK_SCHOLES.transition(x, h, z) / x
+    growth = simulate(BLACK_SCHOLES, x, horizon=h, noise=gaussian(seed=2)) / x
     mean = math.exp(0.05 * h)
     deviation = mean * torch.sqrt(torch.expm1(BLACK_SCHOLES.volatility**2 * h) / n)
     assert ((growth.mean(0) - mean).abs() < 4.5 * deviation).all()

@@ -98,7 +98,7 @@ GBM = BlackScholes(volatility=[0.5, 0.4], correlation=[[1.0, 0.6], [0.6, 1.0]], 
 
 
 def exact_gbm(x, z):
-    return GBM.transition(x, 1.0, coarser(z, z.shape[1])[:, 0])
+    return simulate(GBM, x, horizon=1.0, normals=coarser(z, z.shape[1]))
 
 
 def exact_linear(x, z):
