@@ -32,7 +32,8 @@ from sobolev_lib import zonotope as zn
 from sobolev_lib.activations import Activation
 from sobolev_lib.elementary import jet_ranges
 from sobolev_lib.interval import Interval, add, affine_kernel, div, mul, mul_kernel, point, sub
-from sobolev_lib.line import Line, lines
+from sobolev_lib.line import Fit, fits
+from sobolev_lib.monomials import Monomials, monomials
 from sobolev_lib.network import Surrogate
 from sobolev_lib.rounding import MODES, mode
 
@@ -167,7 +168,7 @@ class _Trace:
     nodes: list[Interval] = field(default_factory=list)
     ranges: list[list[Interval]] = field(default_factory=list)  # of f, f', ..
     forms: list[zn.Zonotope] = field(default_factory=list)
-    lines: list[list[Line]] = field(default_factory=list)
+    fits: list[list[list[Fit]]] = field(default_factory=list)
     adjoints: list[Interval] = field(default_factory=list)  # of a_l
     adjoint_forms: list[zn.Zonotope] = field(default_factory=list)
 
@@ -187,10 +188,8 @@ class _Sweep:
         return len(self.layers.weights) - 1
 
     @property
-    def quadratic(self) -> bool:
-        """Whether products of inputs get rows: at d = 22 they are as many as the inputs' linear rows cost elsewhere."""
-        d = self.layers.weights[0].shape[1]
-        return d * (d + 1) // 2 <= 256
+    def monomials(self) -> Monomials:
+        return monomials(self.layers.weights[0].shape[1])
 
     @property
     def rounding(self) -> str:
@@ -207,15 +206,16 @@ class _Sweep:
     def forward(self, box: Interval, trace: _Trace) -> Interval:
         layers, rounding = self.layers, self.rounding
         node = div(sub(box, layers.input_shift, rounding=rounding), layers.input_scale, rounding=rounding)
-        form = zn.from_box(node, self.outward, self.quadratic) if self.zonotope else None
+        form = zn.from_box(node, self.monomials, self.outward) if self.zonotope else None
         for layer in range(self.hidden):
             node, form = self.affine(layer, node, form)
             ranges = jet_ranges(layers.activation, node, self.order, self.outward)
             trace.nodes.append(node)
             if form is not None:
                 trace.forms.append(form)
-                trace.lines.append(lines(layers.activation, node, form.center, self.order, self.outward))
-                form = zn.image(trace.lines[-1][0], form, self.outward)
+                degree = self.monomials.degree
+                trace.fits.append(fits(layers.activation, node, form.center, self.order, degree, self.outward))
+                form = zn.image(trace.fits[-1][0], form, self.outward)
                 ranges[0] = _both(ranges[0], form, self.outward)
             trace.ranges.append(ranges)
             node = ranges[0]
@@ -225,7 +225,7 @@ class _Sweep:
     def adjoint(self, n: int, trace: _Trace) -> tuple[list[Interval], Interval]:
         start = mul(point(self.layers.weights[-1]), self.layers.output_scale, rounding=self.rounding)
         bar = Interval.unchecked(start.lo.expand(n, -1), start.hi.expand(n, -1))
-        form = zn.from_interval(bar, self.outward) if self.zonotope else None
+        form = zn.from_interval(bar, self.monomials, self.outward) if self.zonotope else None
         z_bars = []
         for layer in reversed(range(self.hidden)):
             trace.adjoints.insert(0, bar)
@@ -249,7 +249,7 @@ class _Sweep:
         form = None
         if self.zonotope:  # the symbols of the first two sweeps come first, this direction's own behind them
             rows = trace.adjoint_forms[0].rows + trace.adjoints[0].shape[1]
-            form = zn.padded(zn.from_interval(dot, self.outward), rows)
+            form = zn.from_interval(dot, self.monomials, self.outward, rows)
         z_dots, a_dots, z_dot_forms = [], [], []
         for layer in range(self.hidden):
             dot, form = self.affine(layer, dot, form, bias=False)
@@ -258,7 +258,7 @@ class _Sweep:
             dot, form = self.scaled(layer, 1, dot, form, trace)
             a_dots.append(dot)
         bar = Interval.unchecked(torch.zeros_like(dot.lo), torch.zeros_like(dot.hi))
-        form = zn.from_interval(bar, self.outward) if self.zonotope else None
+        form = zn.from_interval(bar, self.monomials, self.outward) if self.zonotope else None
         z_bars, a_bars = [], []
         for layer in reversed(range(self.hidden)):
             a_bars.insert(0, bar)
@@ -288,7 +288,7 @@ class _Sweep:
         result = mul_kernel(factor, x, self.outward)
         if form is None:
             return result, None
-        factor_form = zn.image(trace.lines[layer][k], trace.forms[layer], self.outward)
+        factor_form = zn.image(trace.fits[layer][k], trace.forms[layer], self.outward)
         form = zn.product(factor_form, form, factor, x, self.outward)
         return _both(result, form, self.outward), form
 

@@ -1,0 +1,75 @@
+r"""Polynomials in the inputs of a box, cut at a degree: the part of an enclosure that forgets nothing.
+
+With :math:`\varepsilon \in [-1, 1]^d`, a row belongs to a monomial :math:`\varepsilon_{i_1} \cdots \varepsilon_{i_a}`,
+:math:`1 \le a \le D`; rows are ordered by degree, and within a degree by the indices :math:`i_1 \le \dots \le i_a`. Coefficients
+are tensors (n, rows, m), the constant is kept elsewhere. Chapter 6.
+"""
+
+from functools import cache
+from itertools import combinations_with_replacement
+from math import comb
+
+import torch
+from torch import Tensor
+
+LIMIT = 256
+
+
+class Monomials:
+    """The monomials of degree 1 to ``degree`` in ``inputs`` variables, and how they multiply."""
+
+    def __init__(self, inputs: int, degree: int):
+        self.inputs, self.degree = inputs, degree
+        self.indices = [
+            list(combinations_with_replacement(range(inputs), a)) for a in range(1, degree + 1)
+        ]
+        starts = [0]
+        for group in self.indices:
+            starts.append(starts[-1] + len(group))
+        self.rows = starts[-1]
+        self.slices = [slice(a, b) for a, b in zip(starts, starts[1:], strict=False)]
+        flat = [index for group in self.indices for index in group]
+        self.even = torch.tensor([all(index.count(i) % 2 == 0 for i in index) for index in flat])
+        self.squares = torch.tensor([flat.index((i, i)) for i in range(inputs)]) if degree > 1 else None
+        self.tables = {
+            (a, b): self._table(a, b) for a in range(1, degree) for b in range(1, degree + 1 - a)
+        }
+
+    def _table(self, a: int, b: int) -> Tensor:
+        """Return the matrix (rows of degree a + b, pairs) that sums the products of the pairs into their monomials."""
+        row = {index: i for i, index in enumerate(self.indices[a + b - 1])}
+        targets = [row[tuple(sorted(p + q))] for p in self.indices[a - 1] for q in self.indices[b - 1]]
+        table = torch.zeros(len(row), len(targets), dtype=torch.float64)
+        table[targets, torch.arange(len(targets))] = 1.0
+        return table
+
+    def sizes(self, x: Tensor) -> list[Tensor]:
+        """Return for each degree the sum of absolute coefficients, (n, m): no value of that part is larger."""
+        return [x[:, rows].abs().sum(1) for rows in self.slices]
+
+    def multiply(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the product of two polynomials without constant, cut at the degree, and a bound of what was cut off."""
+        result = torch.zeros_like(x)
+        x_sizes, y_sizes = self.sizes(x), self.sizes(y)
+        lost = torch.zeros_like(x_sizes[0])
+        for a, x_rows in enumerate(self.slices, 1):
+            for b, y_rows in enumerate(self.slices, 1):
+                if a + b > self.degree:
+                    lost += x_sizes[a - 1] * y_sizes[b - 1]
+                else:
+                    pairs = (x[:, x_rows].unsqueeze(2) * y[:, y_rows].unsqueeze(1)).flatten(1, 2)
+                    result[:, self.slices[a + b - 1]] += self.tables[a, b] @ pairs
+        return result, lost
+
+
+@cache
+def monomials(inputs: int, most: int = 3) -> Monomials:
+    """Return the monomials up to the largest degree, at most ``most``, that has no more than ``LIMIT`` rows.
+
+    >>> monomials(7).rows, monomials(20).degree, monomials(100).degree
+    (119, 2, 1)
+    """
+    degree = 1
+    while degree < most and comb(inputs + degree + 1, inputs) - 1 <= LIMIT:
+        degree += 1
+    return Monomials(inputs, degree)
