@@ -32,7 +32,7 @@ from sobolev_lib import zonotope as zn
 from sobolev_lib.activations import Activation
 from sobolev_lib.elementary import jet_ranges
 from sobolev_lib.interval import Interval, add, affine_kernel, div, mul, mul_kernel, point, sub
-from sobolev_lib.line import Fit, fits
+from sobolev_lib.line import fits
 from sobolev_lib.monomials import Monomials, monomials
 from sobolev_lib.network import Surrogate
 from sobolev_lib.rounding import MODES, mode
@@ -163,12 +163,11 @@ def _layers(net: Surrogate) -> _Layers:
 
 @dataclass(frozen=True, eq=False)
 class _Trace:
-    """What the sweeps leave behind for each other, one entry per hidden layer; forms and lines only with zonotopes."""
+    """What the sweeps leave behind for each other, one entry per hidden layer; zonotopes only in their domain."""
 
     nodes: list[Interval] = field(default_factory=list)
     ranges: list[list[Interval]] = field(default_factory=list)  # of f, f', ..
-    forms: list[zn.Zonotope] = field(default_factory=list)
-    fits: list[list[list[Fit]]] = field(default_factory=list)
+    slopes: list[list[zn.Zonotope]] = field(default_factory=list)  # of f', ..
     adjoints: list[Interval] = field(default_factory=list)  # of a_l
     adjoint_forms: list[zn.Zonotope] = field(default_factory=list)
 
@@ -212,10 +211,10 @@ class _Sweep:
             ranges = jet_ranges(layers.activation, node, self.order, self.outward)
             trace.nodes.append(node)
             if form is not None:
-                trace.forms.append(form)
                 degree = self.monomials.degree
-                trace.fits.append(fits(layers.activation, node, form.center, self.order, degree, self.outward))
-                form = zn.image(trace.fits[-1][0], form, self.outward)
+                polynomials = fits(layers.activation, node, form.center, self.order, degree, self.outward)
+                form, *slopes = zn.images(polynomials, form, self.outward)
+                trace.slopes.append(slopes)
                 ranges[0] = _both(ranges[0], form, self.outward)
             trace.ranges.append(ranges)
             node = ranges[0]
@@ -288,8 +287,7 @@ class _Sweep:
         result = mul_kernel(factor, x, self.outward)
         if form is None:
             return result, None
-        factor_form = zn.image(trace.fits[layer][k], trace.forms[layer], self.outward)
-        form = zn.product(factor_form, form, factor, x, self.outward)
+        form = zn.product(trace.slopes[layer][k - 1], form, factor, x, self.outward)
         return _both(result, form, self.outward), form
 
     def bent(self, layer: int, z_dot: Interval, form, trace: _Trace):

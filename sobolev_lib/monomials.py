@@ -31,17 +31,15 @@ class Monomials:
         flat = [index for group in self.indices for index in group]
         self.even = torch.tensor([all(index.count(i) % 2 == 0 for i in index) for index in flat])
         self.squares = torch.tensor([flat.index((i, i)) for i in range(inputs)]) if degree > 1 else None
-        self.tables = {
-            (a, b): self._table(a, b) for a in range(1, degree) for b in range(1, degree + 1 - a)
+        self.targets = {
+            (a, b): self._targets(a, b) for a in range(1, degree) for b in range(1, degree + 1 - a)
         }
 
-    def _table(self, a: int, b: int) -> Tensor:
-        """Return the matrix (rows of degree a + b, pairs) that sums the products of the pairs into their monomials."""
-        row = {index: i for i, index in enumerate(self.indices[a + b - 1])}
-        targets = [row[tuple(sorted(p + q))] for p in self.indices[a - 1] for q in self.indices[b - 1]]
-        table = torch.zeros(len(row), len(targets), dtype=torch.float64)
-        table[targets, torch.arange(len(targets))] = 1.0
-        return table
+    def _targets(self, a: int, b: int) -> Tensor:
+        """Return the row of the product for each pair of monomials of degrees a and b."""
+        start = self.slices[a + b - 1].start
+        row = {index: start + i for i, index in enumerate(self.indices[a + b - 1])}
+        return torch.tensor([row[tuple(sorted(p + q))] for p in self.indices[a - 1] for q in self.indices[b - 1]])
 
     def sizes(self, x: Tensor) -> list[Tensor]:
         """Return for each degree the sum of absolute coefficients, (n, m): no value of that part is larger."""
@@ -58,7 +56,7 @@ class Monomials:
                     lost += x_sizes[a - 1] * y_sizes[b - 1]
                 else:
                     pairs = (x[:, x_rows].unsqueeze(2) * y[:, y_rows].unsqueeze(1)).flatten(1, 2)
-                    result[:, self.slices[a + b - 1]] += self.tables[a, b] @ pairs
+                    result.index_add_(1, self.targets[a, b], pairs)
         return result, lost
 
 

@@ -105,38 +105,43 @@ def affine_image(weight: Tensor, magnitude: Tensor, bias: Tensor | None, x: Zono
     return Zonotope(center, mixed, enlarge(lost, terms, True) * gamma(terms, center.dtype) + floor, x.monomials)
 
 
-def image(fits: list[Fit], x: Zonotope, outward: bool) -> Zonotope:
-    r"""Return the zonotope of f(x) for fits of f around ``x.center`` over the range of x.
+def images(fits: list[list[Fit]], x: Zonotope, outward: bool) -> list[Zonotope]:
+    r"""Return the zonotopes of functions of x, for fits of each around ``x.center`` over the range of x.
 
     With x - c = p + e, p the polynomial, :math:`(x - c)^2` is :math:`p^2` and at most :math:`|e| (|x - c| + |p|)` more,
     :math:`(x - c)^3` is :math:`p^3` and at most :math:`|e| (|x - c|^2 + |x - c| |p| + |p|^2)` more; what exceeds the degree is bounded.
     Where all that comes to more than the margin of the straight line, the line is taken.
     """
-    (offset, slope), margin = fits[0].powers, fits[0].margin
     spread, others = x.radii()
-    added = None
-    if len(fits) > 1:
-        bent = fits[1]
-        kappa = bent.powers
-        reach = torch.minimum(bent.reach, spread + others)
+    powers = []
+    if x.monomials.degree > 1:
         square, lost = x.monomials.multiply(x.polynomial, x.polynomial)
-        beyond = kappa[2].abs() * (lost + others * (reach + spread))
-        curve = kappa[2].unsqueeze(1) * square
-        if len(kappa) > 3:
-            cube, lost_again = x.monomials.multiply(square, x.polynomial)
-            excess = others * (reach.square() + reach * spread + spread.square())
-            beyond = beyond + kappa[3].abs() * (lost_again + spread * lost + excess)
-            curve = curve + kappa[3].unsqueeze(1) * cube
-        better = bent.margin + beyond < margin
-        added = torch.where(better.unsqueeze(1), curve, 0.0)
-        offset, slope = torch.where(better, kappa[0], offset), torch.where(better, kappa[1], slope)
-        margin = torch.where(better, bent.margin + beyond, margin)
+        cube, lost_again = x.monomials.multiply(square, x.polynomial)
+        reach = torch.minimum(fits[0][-1].reach, spread + others)
+        beyond = lost + others * (reach + spread)
+        beyond_again = lost_again + spread * lost + others * (reach.square() + reach * spread + spread.square())
+        powers = [(square, beyond), (cube, beyond_again)]
+    return [_image(fit, x, powers, spread, others, outward) for fit in fits]
+
+
+def _image(fits: list[Fit], x: Zonotope, powers, spread: Tensor, others: Tensor, outward: bool) -> Zonotope:
+    (offset, slope), margin = fits[0].powers, fits[0].margin
+    curve = None
+    if len(fits) > 1:
+        bends = fits[1].powers[2:]
+        bent = fits[1].margin + sum(bend.abs() * beyond for bend, (_, beyond) in zip(bends, powers, strict=False))
+        curve = sum(bend.unsqueeze(1) * power for bend, (power, _) in zip(bends, powers, strict=False))
+        better = bent < margin
+        curve = torch.where(better.unsqueeze(1), curve, 0.0)
+        offset = torch.where(better, fits[1].powers[0], offset)
+        slope = torch.where(better, fits[1].powers[1], slope)
+        margin = torch.where(better, bent, margin)
     generators = slope.unsqueeze(1) * x.generators
     rest = slope.abs() * x.rest + margin
     size = slope.abs() * (spread + others) + offset.abs()
-    if added is not None:
-        generators[:, : x.monomials.rows] += added
-        size = size + added.abs().sum(1)
+    if curve is not None:
+        generators[:, : x.monomials.rows] += curve
+        size = size + curve.abs().sum(1)
     if outward:
         terms = 2 * x.rows + 64
         rest = enlarge(rest + size * gamma(terms, size.dtype), terms, True)
