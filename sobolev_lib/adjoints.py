@@ -22,7 +22,7 @@ Enclosures are computed in float64 whatever the network's dtype; a float32 netwo
 Chapter 6.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
@@ -32,14 +32,31 @@ from sobolev_lib import zonotope as zn
 from sobolev_lib.activations import Activation
 from sobolev_lib.elementary import jet_ranges
 from sobolev_lib.interval import Interval, add, affine_kernel, div, mul, mul_kernel, point, sub
-from sobolev_lib.line import fits
+from sobolev_lib.fit import fits
 from sobolev_lib.monomials import Monomials, monomials
 from sobolev_lib.network import Surrogate
-from sobolev_lib.rounding import MODES, mode
+from sobolev_lib.rounding import MODES, enlarge, mode
 
 DOMAINS = ("natural", "zonotope")
 
 MEMORY = 256 * 2**20  # bytes of generators held at once; larger batches are cut
+
+
+@dataclass(frozen=True)
+class Split:
+    """A domain: the box is cut into ``pieces`` sub-boxes, enclosed in another domain, and their hull is returned.
+
+    Adaptive: in each round the half of the sub-boxes with the widest derivatives are cut in two, across the input that is widest
+    in the network's scaled units. Natural enclosures approach the range at first order in the size of the pieces, zonotopes at
+    second order or better.
+    """
+
+    pieces: int
+    domain: str = "zonotope"
+
+    def __post_init__(self):
+        _check.count("pieces", self.pieces)
+        _check.choice("domain", self.domain, DOMAINS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +77,7 @@ class Enclosure:
             to :math:`z_l`, tangents held fixed, (n, k, m_l). (With respect to the tangent of a node it is the node's adjoint.)
         activation_second_adjoints: The same with respect to :math:`a_l`.
         hvp: Order 2: Hessian-vector products, raw units, (n, k, d).
+        curvature: Order 2: second derivative along each direction, :math:`v^T \nabla^2 N\, v`, raw units, (n, k).
     """
 
     box: Interval
@@ -74,6 +92,7 @@ class Enclosure:
     preactivation_second_adjoints: list[Interval] | None = None
     activation_second_adjoints: list[Interval] | None = None
     hvp: Interval | None = None
+    curvature: Interval | None = None
 
 
 @torch.no_grad()
@@ -81,10 +100,11 @@ def enclose(
     net: Surrogate,
     box: Interval,
     *,
-    domain: str = "natural",
+    domain: str | Split = "natural",
     rounding: str = "outward",
     order: int = 1,
     directions: Tensor | None = None,
+    degree: int | None = None,
 ) -> Enclosure:
     r"""Enclose all nodes of a network, their adjoints, its value and its derivatives over each box.
 
@@ -92,11 +112,13 @@ def enclose(
         net: The network.
         box: Raw inputs, (d,) or (n, d); one box is a batch of one. Over an unbounded box affine maps give ``entire`` and
             zonotopes no more than intervals; over an empty one everything is empty.
-        domain: ``"natural"`` or ``"zonotope"``.
+        domain: ``"natural"``, ``"zonotope"`` or a ``Split`` into sub-boxes.
         rounding: ``"outward"``: a theorem; ``"nearest"``: for ranking.
         order: 1, or 2 for tangents, second adjoints and Hessian-vector products.
         directions: Order 2: raw directions (k, d), taken to be exact; default: the d unit vectors, so that ``hvp`` is the
             Hessian.
+        degree: Zonotopes: up to which degree polynomials in the inputs are kept, 1 to 6; 1 is the classical zonotope. Default:
+            as high as is cheap, 5 for up to 7 inputs, 1 above 38.
 
     Returns:
         Enclosure in float64.
@@ -115,21 +137,50 @@ def enclose(
         (Interval([0, 6]), Interval([3, 3]))
     """
     outward = mode(rounding)
-    _check.choice("domain", domain, DOMAINS)
+    split = domain if isinstance(domain, Split) else Split(1, _check.choice("domain", domain, DOMAINS))
     _check.count("order", order, least=1, most=2)
     net = _check.instance("net", net, Surrogate)
     box = _checked_box(box, net.widths[0])
     if directions is not None:
         directions = _check.tensor("directions", directions, shape=("k", net.widths[0]), dtype=torch.float64)
+    if degree is not None:
+        _check.count("degree", degree, most=6)
     if order == 2 and not net.activation.smooth:
         raise ValueError(f"net: got activation '{net.activation.name}' at order 2, need one with a second derivative")
-    sweep = _Sweep(_layers(net), domain == "zonotope", outward, order, directions)
-    if domain == "natural":
-        return sweep.run(box)
-    hidden = net.widths[1:-1]
-    bytes_per_box = 8 * (net.widths[0] + 2 * sum(hidden)) * max(hidden, default=1) * (8 if order == 1 else 24)
-    size = max(1, MEMORY // bytes_per_box)
-    return _concatenate([sweep.run(box[i : i + size]) for i in range(0, max(1, len(box)), size)])
+    form = monomials(net.widths[0], degree) if split.domain == "zonotope" else None
+    sweep = _Sweep(_layers(net), form, outward, order, directions)
+    return sweep.run(box) if split.pieces == 1 else _split(sweep, box, split.pieces)
+
+
+def _split(sweep: "_Sweep", box: Interval, pieces: int) -> Enclosure:
+    """Cut each box into pieces, the half with the widest derivatives at a time, and return the hull of their enclosures."""
+    n, d = box.shape
+    whole = leaves = sweep.run(box)
+    count = 1
+    while count < pieces:
+        cut = min((count + 1) // 2, pieces - count)
+        derivative = leaves.gradient if sweep.order == 1 else leaves.hvp
+        size = (derivative.hi - derivative.lo).reshape(n, count, -1).sum(-1).nan_to_num(nan=torch.inf)
+        order = size.argsort(1, descending=True) + count * torch.arange(n).unsqueeze(1)
+        fresh = sweep.run(_halves(leaves.box[order[:, :cut].flatten()], sweep.layers.input_scale.lo))
+        kept = order[:, cut:].flatten()
+        count += cut
+        leaves = _rearranged(_concatenate([_rearranged(leaves, kept), fresh]), _interleave(n, count - 2 * cut, 2 * cut))
+    return _hull(whole, leaves, n)
+
+
+def _halves(box: Interval, scale: Tensor) -> Interval:
+    """Cut each box across its widest side; both halves of a box follow each other."""
+    widest = ((box.hi - box.lo) / scale).argmax(1, keepdim=True)
+    middle = (0.5 * box.lo + 0.5 * box.hi).gather(1, widest)
+    lo, hi = box.lo.scatter(1, widest, middle), box.hi.scatter(1, widest, middle)
+    return Interval.unchecked(torch.stack([box.lo, lo], 1).flatten(0, 1), torch.stack([hi, box.hi], 1).flatten(0, 1))
+
+
+def _interleave(n: int, kept: int, fresh: int) -> Tensor:
+    """Return the order that brings each box's leaves together, from all kept ones followed by all fresh ones."""
+    first = torch.arange(n * kept).reshape(n, kept)
+    return torch.cat([first, n * kept + torch.arange(n * fresh).reshape(n, fresh)], 1).flatten()
 
 
 def _checked_box(box: Interval, d: int) -> Interval:
@@ -177,7 +228,7 @@ class _Sweep:
     """The sweeps over one batch of boxes."""
 
     layers: _Layers
-    zonotope: bool
+    monomials: Monomials | None  # with zonotopes
     outward: bool
     order: int
     directions: Tensor | None
@@ -187,14 +238,19 @@ class _Sweep:
         return len(self.layers.weights) - 1
 
     @property
-    def monomials(self) -> Monomials:
-        return monomials(self.layers.weights[0].shape[1])
-
-    @property
     def rounding(self) -> str:
         return MODES[self.outward]
 
     def run(self, box: Interval) -> Enclosure:
+        if self.monomials is None:
+            return self.run_at_once(box)
+        widths = [len(bias) for bias in self.layers.biases[:-1]]
+        rows = self.monomials.rows + 2 * self.order * sum(widths)
+        per_box = 8 * rows * max(widths, default=1) * (8 + len(widths) * self.order)
+        size = max(1, MEMORY // per_box)
+        return _concatenate([self.run_at_once(box[i : i + size]) for i in range(0, max(1, len(box)), size)])
+
+    def run_at_once(self, box: Interval) -> Enclosure:
         trace = _Trace()
         value = self.forward(box, trace)
         z_bars, gradient = self.adjoint(len(box), trace)
@@ -205,7 +261,7 @@ class _Sweep:
     def forward(self, box: Interval, trace: _Trace) -> Interval:
         layers, rounding = self.layers, self.rounding
         node = div(sub(box, layers.input_shift, rounding=rounding), layers.input_scale, rounding=rounding)
-        form = zn.from_box(node, self.monomials, self.outward) if self.zonotope else None
+        form = zn.from_box(node, self.monomials, self.outward) if self.monomials else None
         for layer in range(self.hidden):
             node, form = self.affine(layer, node, form)
             ranges = jet_ranges(layers.activation, node, self.order, self.outward)
@@ -224,7 +280,7 @@ class _Sweep:
     def adjoint(self, n: int, trace: _Trace) -> tuple[list[Interval], Interval]:
         start = mul(point(self.layers.weights[-1]), self.layers.output_scale, rounding=self.rounding)
         bar = Interval.unchecked(start.lo.expand(n, -1), start.hi.expand(n, -1))
-        form = zn.from_interval(bar, self.monomials, self.outward) if self.zonotope else None
+        form = zn.from_interval(bar, self.monomials, self.outward) if self.monomials else None
         z_bars = []
         for layer in reversed(range(self.hidden)):
             trace.adjoints.insert(0, bar)
@@ -238,15 +294,16 @@ class _Sweep:
         d = self.layers.weights[0].shape[1]
         directions = torch.eye(d, dtype=torch.float64) if self.directions is None else self.directions
         steps = div(point(directions), self.layers.input_scale, rounding=self.rounding)
-        results = [self.along(steps[i].reshape(1, d), n, trace) for i in range(len(steps))]
-        *nodes, hvp = ([pick[i] for pick in results] for i in range(5))
-        return *([_stack(layer) for layer in zip(*lists, strict=True)] for lists in nodes), _stack(hvp)
+        results = [self.along(steps[i : i + 1], n, trace) for i in range(len(steps))]
+        *nodes, hvp, curvature = ([pick[i] for pick in results] for i in range(6))
+        nodes = ([_stack(layer) for layer in zip(*lists, strict=True)] for lists in nodes)
+        return *nodes, _stack(hvp), _stack(curvature)
 
     def along(self, step: Interval, n: int, trace: _Trace):
         """Sweep forward and back along one direction, (1, d) in scaled units."""
         dot = Interval.unchecked(step.lo.expand(n, -1), step.hi.expand(n, -1))
         form = None
-        if self.zonotope:  # the symbols of the first two sweeps come first, this direction's own behind them
+        if self.monomials:  # the symbols of the first two sweeps come first, this direction's own behind them
             rows = trace.adjoint_forms[0].rows + trace.adjoints[0].shape[1]
             form = zn.from_interval(dot, self.monomials, self.outward, rows)
         z_dots, a_dots, z_dot_forms = [], [], []
@@ -257,7 +314,7 @@ class _Sweep:
             dot, form = self.scaled(layer, 1, dot, form, trace)
             a_dots.append(dot)
         bar = Interval.unchecked(torch.zeros_like(dot.lo), torch.zeros_like(dot.hi))
-        form = zn.from_interval(bar, self.monomials, self.outward) if self.zonotope else None
+        form = zn.from_interval(bar, self.monomials, self.outward) if self.monomials else None
         z_bars, a_bars = [], []
         for layer in reversed(range(self.hidden)):
             a_bars.insert(0, bar)
@@ -269,7 +326,22 @@ class _Sweep:
                 bar = _both(bar, form, self.outward)
             z_bars.insert(0, bar)
             bar, form = self.affine(layer, bar, form, back=True)
-        return z_dots, a_dots, z_bars, a_bars, div(bar, self.layers.input_scale, rounding=self.rounding)
+        hvp = div(bar, self.layers.input_scale, rounding=self.rounding)
+        return z_dots, a_dots, z_bars, a_bars, hvp, self.contract(step, bar, form)
+
+    def contract(self, step: Interval, bar: Interval, form) -> Interval:
+        """Enclose the inner product of the direction with the Hessian-vector product, both in scaled units."""
+        terms = mul_kernel(step, bar, self.outward)
+        total = affine_kernel(*[torch.ones(1, terms.shape[1], dtype=torch.float64)] * 2, None, terms, self.outward)
+        if form is not None:
+            middle = 0.5 * step.lo + 0.5 * step.hi
+            result = zn.affine_image(middle, middle.abs(), None, form, self.outward)
+            slack = sub(step, point(middle), rounding=self.rounding)  # what the midpoint of the step leaves out
+            extra = mul_kernel(slack, bar, self.outward)
+            lost = torch.maximum(extra.lo.abs(), extra.hi.abs()).sum(1, keepdim=True)
+            result = replace(result, rest=result.rest + enlarge(lost, terms.shape[1] + 2, self.outward))
+            total = _both(total, result, self.outward)
+        return total[:, 0]
 
     def affine(self, layer: int, x: Interval, form, *, bias: bool = True, back: bool = False):
         """Apply the layer's matrix, or its transpose on the way back, to an interval and to its zonotope."""
@@ -310,14 +382,38 @@ def _stack(parts: list[Interval]) -> Interval:
     return Interval.unchecked(torch.stack([x.lo for x in parts], 1), torch.stack([x.hi for x in parts], 1))
 
 
-def _concatenate(parts: list[Enclosure]) -> Enclosure:
-    """Join enclosures of consecutive boxes."""
+def _over_fields(combine, parts: list[Enclosure]) -> Enclosure:
+    """Combine enclosures field by field, list entry by list entry."""
 
-    def joined(values):
+    def combined(values):
         if values[0] is None:
             return None
         if isinstance(values[0], list):
-            return [joined(layer) for layer in zip(*values, strict=True)]
-        return Interval.unchecked(torch.cat([x.lo for x in values]), torch.cat([x.hi for x in values]))
+            return [combined(layer) for layer in zip(*values, strict=True)]
+        return combine(values)
 
-    return Enclosure(*(joined([getattr(part, f.name) for part in parts]) for f in fields(Enclosure)))
+    return Enclosure(*(combined([getattr(part, f.name) for part in parts]) for f in fields(Enclosure)))
+
+
+def _concatenate(parts: list[Enclosure]) -> Enclosure:
+    """Join enclosures of consecutive boxes."""
+
+    def joined(xs):
+        return Interval.unchecked(torch.cat([x.lo for x in xs]), torch.cat([x.hi for x in xs]))
+
+    return parts[0] if len(parts) == 1 else _over_fields(joined, parts)
+
+
+def _rearranged(enclosure: Enclosure, index: Tensor) -> Enclosure:
+    return _over_fields(lambda xs: xs[0][index], [enclosure])
+
+
+def _hull(whole: Enclosure, leaves: Enclosure, n: int) -> Enclosure:
+    """Return the hull of the leaves of each of n boxes, inside what was known of the whole box."""
+
+    def combine(xs):
+        outer, inner = xs
+        lo, hi = inner.lo.reshape(n, -1, *outer.shape[1:]), inner.hi.reshape(n, -1, *outer.shape[1:])
+        return Interval.unchecked(torch.maximum(lo.amin(1), outer.lo), torch.minimum(hi.amax(1), outer.hi))
+
+    return _over_fields(combine, [whole, leaves])

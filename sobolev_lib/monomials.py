@@ -12,7 +12,7 @@ from math import comb
 import torch
 from torch import Tensor
 
-LIMIT = 256
+LIMIT = 800
 
 
 class Monomials:
@@ -20,9 +20,7 @@ class Monomials:
 
     def __init__(self, inputs: int, degree: int):
         self.inputs, self.degree = inputs, degree
-        self.indices = [
-            list(combinations_with_replacement(range(inputs), a)) for a in range(1, degree + 1)
-        ]
+        self.indices = [list(combinations_with_replacement(range(inputs), a)) for a in range(1, degree + 1)]
         starts = [0]
         for group in self.indices:
             starts.append(starts[-1] + len(group))
@@ -31,9 +29,7 @@ class Monomials:
         flat = [index for group in self.indices for index in group]
         self.even = torch.tensor([all(index.count(i) % 2 == 0 for i in index) for index in flat])
         self.squares = torch.tensor([flat.index((i, i)) for i in range(inputs)]) if degree > 1 else None
-        self.targets = {
-            (a, b): self._targets(a, b) for a in range(1, degree) for b in range(1, degree + 1 - a)
-        }
+        self.targets = {(a, b): self._targets(a, b) for a in range(1, degree) for b in range(1, degree + 1 - a)}
 
     def _targets(self, a: int, b: int) -> Tensor:
         """Return the row of the product for each pair of monomials of degrees a and b."""
@@ -61,13 +57,16 @@ class Monomials:
 
 
 @cache
-def monomials(inputs: int, most: int = 3) -> Monomials:
-    """Return the monomials up to the largest degree, at most ``most``, that has no more than ``LIMIT`` rows.
+def monomials(inputs: int, degree: int | None = None) -> Monomials:
+    """Return the monomials up to a degree; by default the largest, at most 5, that has no more than ``LIMIT`` rows.
 
-    >>> monomials(7).rows, monomials(20).degree, monomials(100).degree
-    (119, 2, 1)
+    >>> monomials(7).degree, monomials(20).degree, monomials(100).degree
+    (5, 2, 1)
+    >>> monomials(7).rows
+    791
     """
-    degree = 1
-    while degree < most and comb(inputs + degree + 1, inputs) - 1 <= LIMIT:
-        degree += 1
+    if degree is None:
+        degree = 1
+        while degree < 5 and comb(inputs + degree + 1, inputs) - 1 <= LIMIT:
+            degree += 1
     return Monomials(inputs, degree)

@@ -4,7 +4,7 @@ A zonotope over m coordinates is the set of :math:`c + p(\varepsilon) + G^T \eta
 the symbols :math:`\varepsilon \in [-1, 1]^d` of the d inputs, without constant and of low degree (module ``monomials``), generators
 G of further symbols :math:`\eta_k \in [-1, 1]`, and a rest r (n, m) >= 0, one symbol for each coordinate. The polynomial's
 coefficients are the first rows of ``generators`` (n, k, m). Affine maps are exact, so what cancels in the network cancels in the
-enclosure. A nonlinearity is replaced by a polynomial (module ``line``), what that misses goes into the rest, and the next
+enclosure. A nonlinearity is replaced by a polynomial (module ``fit``), what that misses goes into the rest, and the next
 affine map turns each rest into a generator of its own.
 
 Symbols are aligned by position: the same row of two zonotopes of one sweep is the same symbol. So products of what two factors
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from sobolev_lib.interval import Interval
-from sobolev_lib.line import Fit
+from sobolev_lib.fit import Fit
 from sobolev_lib.monomials import Monomials
 from sobolev_lib.rounding import enlarge, gamma, widen
 
@@ -108,19 +108,20 @@ def affine_image(weight: Tensor, magnitude: Tensor, bias: Tensor | None, x: Zono
 def images(fits: list[list[Fit]], x: Zonotope, outward: bool) -> list[Zonotope]:
     r"""Return the zonotopes of functions of x, for fits of each around ``x.center`` over the range of x.
 
-    With x - c = p + e, p the polynomial, :math:`(x - c)^2` is :math:`p^2` and at most :math:`|e| (|x - c| + |p|)` more,
-    :math:`(x - c)^3` is :math:`p^3` and at most :math:`|e| (|x - c|^2 + |x - c| |p| + |p|^2)` more; what exceeds the degree is bounded.
-    Where all that comes to more than the margin of the straight line, the line is taken.
+    With x - c = p + e, p the polynomial, :math:`(x - c)^i` is :math:`p^i` and at most
+    :math:`|e| \sum_{j < i} |x - c|^j |p|^{i - 1 - j}` more; what exceeds the degree is bounded. Where all that comes to more than the
+    margin of the straight line, the line is taken.
     """
     spread, others = x.radii()
     powers = []
-    if x.monomials.degree > 1:
-        square, lost = x.monomials.multiply(x.polynomial, x.polynomial)
-        cube, lost_again = x.monomials.multiply(square, x.polynomial)
-        reach = torch.minimum(fits[0][-1].reach, spread + others)
-        beyond = lost + others * (reach + spread)
-        beyond_again = lost_again + spread * lost + others * (reach.square() + reach * spread + spread.square())
-        powers = [(square, beyond), (cube, beyond_again)]
+    if len(fits[0]) > 1:
+        reach = torch.minimum(fits[0][1].reach, spread + others)
+        power, lost, mixed = x.polynomial, torch.zeros_like(spread), torch.ones_like(spread)
+        for _ in fits[0][1].powers[2:]:
+            power, cut = x.monomials.multiply(power, x.polynomial)
+            lost = cut + spread * lost
+            mixed = reach * mixed + spread ** (len(powers) + 1)
+            powers.append((power, lost + others * mixed))
     return [_image(fit, x, powers, spread, others, outward) for fit in fits]
 
 
@@ -138,13 +139,14 @@ def _image(fits: list[Fit], x: Zonotope, powers, spread: Tensor, others: Tensor,
         margin = torch.where(better, bent, margin)
     generators = slope.unsqueeze(1) * x.generators
     rest = slope.abs() * x.rest + margin
-    size = slope.abs() * (spread + others) + offset.abs()
     if curve is not None:
         generators[:, : x.monomials.rows] += curve
-        size = size + curve.abs().sum(1)
-    if outward:
-        terms = 2 * x.rows + 64
-        rest = enlarge(rest + size * gamma(terms, size.dtype), terms, True)
+    if outward:  # roundings: two of each generator; of each coefficient of a power at most 32 for each multiplication
+        rest = rest + (slope.abs() * spread + slope.abs() * others) * gamma(8, rest.dtype)
+        if curve is not None:
+            size = sum(bend.abs() * spread ** (i + 2) for i, bend in enumerate(fits[1].powers[2:]))
+            rest = rest + size * gamma(40 * x.monomials.degree, rest.dtype)
+        rest = enlarge(rest, x.monomials.degree * x.rows + 64, True)
     return Zonotope(offset, generators, rest, x.monomials)
 
 
@@ -176,9 +178,10 @@ def product(x: Zonotope, y: Zonotope, x_range: Interval, y_range: Interval, outw
     center = x.center * y.center + shift
     rest = radius.clamp(min=0) + x.center.abs() * y.rest + y.center.abs() * x.rest
     if outward:
-        terms = 2 * (x.rows + y.rows) + 64
-        size = (x.center.abs() + x_radius) * (y.center.abs() + y_radius)
-        rest = enlarge(rest + size * gamma(terms, center.dtype), terms, True)
+        terms = x.rows + y.rows + 64
+        linear = x.center.abs() * (y.center.abs() + y_radius) + y.center.abs() * x_radius + shift.abs()
+        lost = linear * gamma(8, center.dtype) + x_radius * y_radius * gamma(terms, center.dtype)
+        rest = enlarge(rest + lost, terms, True)
     return Zonotope(center, generators, rest, x.monomials)
 
 
@@ -196,6 +199,5 @@ def total(x: Zonotope, y: Zonotope, outward: bool) -> Zonotope:
     center, rest = x.center + y.center, x.rest + y.rest
     if outward:
         size = x.center.abs() + y.center.abs() + sum(x.radii()) + sum(y.radii())
-        terms = generators.shape[1] + 8
-        rest = enlarge(rest + size * gamma(terms, center.dtype), terms, True)
+        rest = enlarge(rest + size * gamma(4, center.dtype), generators.shape[1] + 8, True)
     return Zonotope(center, generators, rest, x.monomials)
