@@ -1,7 +1,8 @@
 r"""Elementary functions of intervals, and one generic rule for every function whose critical points are known.
 
-A continuous function attains its extremes over [lo, hi] at an end or at a critical point inside. So monotone functions need
-their two ends, and all others one list of numbers; the slopes of an activation are functions like any other (Chapter 5).
+A continuous function attains its extremes over [lo, hi] at an end or at a critical point inside. So monotone
+functions need their two ends, and all others one list of numbers; the slopes of an activation are functions like
+any other (Chapter 5).
 """
 
 import math
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from sobolev_lib import _check
 from sobolev_lib.activations import Activation
-from sobolev_lib.interval import Interval, abs, intersection, is_empty, recip
+from sobolev_lib.interval import Interval, abs, is_empty, recip
 from sobolev_lib.rounding import ULPS, mode, widen
 
 
@@ -128,10 +129,10 @@ def range_of(
 
     Args:
         function: Elementwise on tensors.
-        critical: Its local extrema, to the precision of a float64. An extremum that is off by :math:`\delta` changes the
-            value by :math:`O(\delta^2)`, far below a unit in the last place.
-        x: Intervals of any shape. The value at an infinite end is the function's, or if that is not a number the value
-            far out.
+        critical: Its local extrema, to the precision of a float64. An extremum that is off by :math:`\delta`
+            changes the value by :math:`O(\delta^2)`, far below a unit in the last place.
+        x: Intervals of any shape. The value at an infinite end is the function's, or if that is not a number the
+            value far out.
         period: If not None, the critical points repeat at its integer multiples.
         ulps: How many units in the last place of its value the computed function may be off.
         absolute: How much it may be off in addition, as near a zero of the function.
@@ -150,7 +151,7 @@ def range_of(
 
 
 def at_ends(function: Callable[[Tensor], Tensor], ends: Tensor) -> Tensor:
-    """Return the function's values; where they are not numbers, as in inf * 0, those of the nearest harmless argument."""
+    """Return the function's values; where they are no numbers, as in inf * 0, those of the nearest harmless argument."""
     values = function(ends)
     if values.isnan().any():
         far = math.sqrt(torch.finfo(ends.dtype).max) / 4
@@ -194,7 +195,7 @@ def extrema_of(function: Callable[[Tensor], Tensor], points: Sequence[float], dt
 
 
 def jet_error(dtype: torch.dtype) -> tuple[float, float]:
-    """Return how far a computed activation or derivative may be off: units in the last place, and in addition absolutely."""
+    """Return how far a computed activation or derivative may be off: in units in the last place, plus absolutely."""
     return 4.0, 4.0 * torch.finfo(dtype).eps
 
 

@@ -1,10 +1,10 @@
 r"""Polynomials with a margin: an activation over an interval, replaced by something that zonotopes can carry.
 
-Any polynomial will do, so its coefficients need no proof: they are fitted to the function's values by least squares on
-Chebyshev points, which is close to the best uniform fit. What must be proved is the margin. The error e is evaluated on the
-grid, and bounded between two neighbours at distance h: with :math:`e'' \in [-p, q]` it is at most :math:`h^2 p / 8` above the
-larger and :math:`h^2 q / 8` below the smaller value; with only :math:`e' \in [-p, q]` known, at most :math:`h\, p q / (p + q)` beyond
-either, the tip between the steepest lines through both. Chapter 6.
+Any polynomial will do, so its coefficients need no proof: they are fitted to the function's values by least squares
+on Chebyshev points, which is close to the best uniform fit. What must be proved is the margin. The error e is
+evaluated on the grid, and bounded between two neighbours at distance h: with :math:`e'' \in [-p, q]` it is at most
+:math:`h^2 p / 8` above the larger and :math:`h^2 q / 8` below the smaller value; with only :math:`e' \in [-p, q]`
+known, at most :math:`h\, p q / (p + q)` beyond either, the tip between the steepest lines through both. Chapter 6.
 """
 
 import math
@@ -37,7 +37,7 @@ class Fit:
 def fits(
     activation: Activation, z: Interval, center: Tensor, order: int, degree: int, outward: bool
 ) -> list[list[Fit]]:
-    r"""Fit each of :math:`f, \dots, f^{(order)}` over z around ``center``: a line and, if ``degree`` is above 1, a polynomial."""
+    r"""Fit each of :math:`f, \dots, f^{(order)}` over z around ``center``: a line and, above degree 1, a polynomial."""
     grid = torch.lerp(z.lo, z.hi, _nodes(z.dtype).view(-1, *[1] * z.lo.ndim))
     grid = torch.minimum(torch.maximum(grid, z.lo), z.hi)
     grid[0], grid[-1] = z.lo, z.hi

@@ -1,15 +1,16 @@
 r"""Interval arithmetic on tensors: a tiny data type, and free functions with the names of IEEE 1788.
 
-The fundamental theorem: replace every operation of an expression by its interval version, and the result contains the
-expression's value at every point of the box (Moore, *Interval Analysis*, 1966; Chapter 5 derives it). Each function takes
-``rounding="outward"`` (the default: the theorem holds for the computed ends) or ``"nearest"`` (faster, for ranking only).
+The fundamental theorem: replace every operation of an expression by its interval version, and the result contains
+the expression's value at every point of the box (Moore, *Interval Analysis*, 1966; Chapter 5 derives it). Each
+function takes ``rounding="outward"`` (the default: the theorem holds for the computed ends) or ``"nearest"``
+(faster, for ranking only).
 
 Conventions of IEEE 1788-2015, section 7 and 10:
 
 - ``entire`` is :math:`[-\infty, \infty]`. An interval may be unbounded; 0 times an unbounded interval is 0.
-- The empty interval is an ordinary value, the range of a function over nothing. Its ends are NaN, so that it passes through
-  arithmetic and matrix products by itself; ``contains`` answers no, ``hull`` ignores it, ``mid``, ``rad``, ``width``, ``mag`` and
-  ``mig`` of it are NaN. It is the only interval with NaN in it.
+- The empty interval is an ordinary value, the range of a function over nothing. Its ends are NaN, so that it passes
+  through arithmetic and matrix products by itself; ``contains`` answers no, ``hull`` ignores it, ``mid``, ``rad``,
+  ``width``, ``mag`` and ``mig`` of it are NaN. It is the only interval with NaN in it.
 - Outside its domain a function is cut to the domain: ``sqrt`` of [-4, -1] is empty, of [-1, 4] is [0, 2].
 
 Elementary functions are in ``elementary``.
@@ -114,7 +115,7 @@ def point(x) -> Interval:
 
 
 def ball(center, radius) -> Interval:
-    """Return [center - radius, center + radius], rounded outward; ``radius`` is a number or broadcasts to ``center``."""
+    """Return [center - radius, center + radius], rounded outward; ``radius`` broadcasts to ``center``."""
     center = _check.tensor("center", center)
     radius = torch.as_tensor(radius, dtype=center.dtype)
     if not (radius >= 0).all():
@@ -273,12 +274,12 @@ def div(x: Interval, y: Interval, *, rounding: str = "outward") -> Interval:
 
 
 def min(x: Interval, y: Interval) -> Interval:
-    """Return the range of min(a, b), exactly."""
+    """Return the range of the smaller of both, exactly."""
     return Interval.unchecked(torch.minimum(x.lo, y.lo), torch.minimum(x.hi, y.hi))
 
 
 def max(x: Interval, y: Interval) -> Interval:
-    """Return the range of max(a, b), exactly."""
+    """Return the range of the larger of both, exactly."""
     return Interval.unchecked(torch.maximum(x.lo, y.lo), torch.maximum(x.hi, y.hi))
 
 
@@ -288,11 +289,11 @@ def abs(x: Interval) -> Interval:
 
 
 def affine(weight: Tensor, x: Interval, bias: Tensor | Real | None = None, *, rounding: str = "outward") -> Interval:
-    r"""Return the range of :math:`W x + b` over a box, in midpoint-radius form: two matrix products whatever the signs.
+    r"""Return the range of :math:`W x + b` over a box, by two matrix products whatever the signs.
 
-    With :math:`m, r` the midpoint and radius of x, the range is :math:`W m + b \pm |W| r`, exactly (Rump, *Fast and parallel
-    interval arithmetic*, BIT 39, 1999). Outward rounding adds :math:`\gamma_n (|W| |m| + |b|)` to the radius without a third
-    product, because :math:`|W| r + \gamma |W| |m| = |W| (r + \gamma |m|)`.
+    With :math:`m, r` the midpoint and radius of x, the range is :math:`W m + b \pm |W| r`, exactly (Rump, *Fast and
+    parallel interval arithmetic*, BIT 39, 1999). Outward rounding adds :math:`\gamma_n (|W| |m| + |b|)` to the
+    radius without a third product, because :math:`|W| r + \gamma |W| |m| = |W| (r + \gamma |m|)`.
 
     Args:
         weight: W, (out, in), finite.

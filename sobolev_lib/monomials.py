@@ -1,12 +1,13 @@
 r"""Polynomials in the inputs of a box, cut at a degree: the part of an enclosure that forgets nothing.
 
-With :math:`\varepsilon \in [-1, 1]^d`, a row belongs to a monomial :math:`\varepsilon_{i_1} \cdots \varepsilon_{i_a}`,
-:math:`1 \le a \le D`; rows are ordered by degree, and within a degree by the indices :math:`i_1 \le \dots \le i_a`. Coefficients
-are tensors (n, rows, m), the constant is kept elsewhere. Chapter 6.
+With :math:`\varepsilon \in [-1, 1]^d`, a row belongs to a monomial
+:math:`\varepsilon_{i_1} \cdots \varepsilon_{i_a}`, :math:`1 \le a \le D`; rows are ordered by degree, and within a
+degree by the indices :math:`i_1 \le \dots \le i_a`. Coefficients are tensors (n, rows, m), the constant is kept
+elsewhere. Chapter 6.
 """
 
 from functools import cache
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, pairwise
 from math import comb
 
 import torch
@@ -19,13 +20,14 @@ class Monomials:
     """The monomials of degree 1 to ``degree`` in ``inputs`` variables, and how they multiply."""
 
     def __init__(self, inputs: int, degree: int):
+        """List the monomials, and for each two degrees where the products of their monomials go."""
         self.inputs, self.degree = inputs, degree
         self.indices = [list(combinations_with_replacement(range(inputs), a)) for a in range(1, degree + 1)]
         starts = [0]
         for group in self.indices:
             starts.append(starts[-1] + len(group))
         self.rows = starts[-1]
-        self.slices = [slice(a, b) for a, b in zip(starts, starts[1:], strict=False)]
+        self.slices = [slice(a, b) for a, b in pairwise(starts)]
         flat = [index for group in self.indices for index in group]
         self.even = torch.tensor([all(index.count(i) % 2 == 0 for i in index) for index in flat])
         self.squares = torch.tensor([flat.index((i, i)) for i in range(inputs)]) if degree > 1 else None
@@ -42,7 +44,7 @@ class Monomials:
         return [x[:, rows].abs().sum(1) for rows in self.slices]
 
     def multiply(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the product of two polynomials without constant, cut at the degree, and a bound of what was cut off."""
+        """Return the product of two polynomials, cut at the degree, and a bound of what was cut off."""
         result = torch.zeros_like(x)
         x_sizes, y_sizes = self.sizes(x), self.sizes(y)
         lost = torch.zeros_like(x_sizes[0])

@@ -1,19 +1,20 @@
 r"""Zonotopes: enclosures that remember where their uncertainty comes from.
 
-A zonotope over m coordinates is the set of :math:`c + p(\varepsilon) + G^T \eta + r \circ \zeta`: a center c (n, m), a polynomial p in
-the symbols :math:`\varepsilon \in [-1, 1]^d` of the d inputs, without constant and of low degree (module ``monomials``), generators
-G of further symbols :math:`\eta_k \in [-1, 1]`, and a rest r (n, m) >= 0, one symbol for each coordinate. The polynomial's
-coefficients are the first rows of ``generators`` (n, k, m). Affine maps are exact, so what cancels in the network cancels in the
-enclosure. A nonlinearity is replaced by a polynomial (module ``fit``), what that misses goes into the rest, and the next
-affine map turns each rest into a generator of its own.
+A zonotope over m coordinates is the set of :math:`c + p(\varepsilon) + G^T \eta + r \circ \zeta`: a center c (n,
+m), a polynomial p in the symbols :math:`\varepsilon \in [-1, 1]^d` of the d inputs, without constant and of low
+degree (module ``monomials``), generators G of further symbols :math:`\eta_k \in [-1, 1]`, and a rest r (n, m) >= 0,
+one symbol for each coordinate. The polynomial's coefficients are the first rows of ``generators`` (n, k, m). Affine
+maps are exact, so what cancels in the network cancels in the enclosure. A nonlinearity is replaced by a polynomial
+(module ``fit``), what that misses goes into the rest, and the next affine map turns each rest into a generator of
+its own.
 
-Symbols are aligned by position: the same row of two zonotopes of one sweep is the same symbol. So products of what two factors
-have in common need not be bounded as if they were independent.
+Symbols are aligned by position: the same row of two zonotopes of one sweep is the same symbol. So products of what
+two factors have in common need not be bounded as if they were independent.
 
-Rounding: what an operation may lose is bounded and put into the rest too, so each result contains the exact image of its
-arguments. Chapter 6 derives the operations (affine arithmetic: de Figueiredo & Stolfi, Numerical Algorithms 37, 2004; for
-networks: Singh et al., *Fast and effective robustness certification*, NeurIPS 2018; with polynomials: Kochdumper & Althoff,
-*Sparse polynomial zonotopes*, IEEE TAC 66, 2021).
+Rounding: what an operation may lose is bounded and put into the rest too, so each result contains the exact image
+of its arguments. Chapter 6 derives the operations (affine arithmetic: de Figueiredo & Stolfi, Numerical Algorithms
+37, 2004; for networks: Singh et al., *Fast and effective robustness certification*, NeurIPS 2018; with polynomials:
+Kochdumper & Althoff, *Sparse polynomial zonotopes*, IEEE TAC 66, 2021).
 """
 
 from dataclasses import dataclass, replace
@@ -21,8 +22,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sobolev_lib.interval import Interval
 from sobolev_lib.fit import Fit
+from sobolev_lib.interval import Interval
 from sobolev_lib.monomials import Monomials
 from sobolev_lib.rounding import enlarge, gamma, widen
 
@@ -70,8 +71,9 @@ def from_interval(x: Interval, monomials: Monomials, outward: bool, rows: int = 
 def enclosure(x: Zonotope, outward: bool) -> Interval:
     r"""Return intervals around the zonotope.
 
-    A monomial with even exponents lies in [0, 1], any other in [-1, 1]. Moreover :math:`g \varepsilon + h \varepsilon^2` is a parabola: on
-    the side away from its far end it reaches only :math:`|g| - |h|`, or :math:`g^2 / 4 |h|` if the vertex lies inside.
+    A monomial with even exponents lies in [0, 1], any other in [-1, 1]. Moreover
+    :math:`g \varepsilon + h \varepsilon^2` is a parabola: on the side away from its far end it reaches only
+    :math:`|g| - |h|`, or :math:`g^2 / 4 |h|` if the vertex lies inside.
     """
     spread, others = x.radii()
     radius = enlarge(spread + others, x.rows + 1, outward)
@@ -109,8 +111,8 @@ def images(fits: list[list[Fit]], x: Zonotope, outward: bool) -> list[Zonotope]:
     r"""Return the zonotopes of functions of x, for fits of each around ``x.center`` over the range of x.
 
     With x - c = p + e, p the polynomial, :math:`(x - c)^i` is :math:`p^i` and at most
-    :math:`|e| \sum_{j < i} |x - c|^j |p|^{i - 1 - j}` more; what exceeds the degree is bounded. Where all that comes to more than the
-    margin of the straight line, the line is taken.
+    :math:`|e| \sum_{j < i} |x - c|^j |p|^{i - 1 - j}` more; what exceeds the degree is bounded. Where all that
+    comes to more than the margin of the straight line, the line is taken.
     """
     spread, others = x.radii()
     powers = []
@@ -153,10 +155,11 @@ def _image(fits: list[Fit], x: Zonotope, powers, spread: Tensor, others: Tensor,
 def product(x: Zonotope, y: Zonotope, x_range: Interval, y_range: Interval, outward: bool) -> Zonotope:
     r"""Return the zonotope of the elementwise product, given intervals that contain the factors.
 
-    With :math:`x = x_0 + \xi, y = y_0 + \upsilon` the product is :math:`x_0 y_0 + y_0 \xi + x_0 \upsilon + \xi \upsilon`, and only the
-    last term is hard. The product of both polynomials is a polynomial. Any other symbol that the factors share contributes
-    :math:`x_k y_k \eta_k^2` with :math:`\eta_k^2 \in [0, 1]`. What is left goes into the rest. Where the range of :math:`\xi \upsilon`,
-    from the ranges of the factors, is smaller than what would be left, it is taken instead.
+    With :math:`x = x_0 + \xi, y = y_0 + \upsilon` the product is
+    :math:`x_0 y_0 + y_0 \xi + x_0 \upsilon + \xi \upsilon`, and only the last term is hard. The product of both
+    polynomials is a polynomial. Any other symbol that the factors share contributes :math:`x_k y_k \eta_k^2` with
+    :math:`\eta_k^2 \in [0, 1]`. What is left goes into the rest. Where the range of :math:`\xi \upsilon`, from the
+    ranges of the factors, is smaller than what would be left, it is taken instead.
     """
     long, short = (y, x) if y.rows >= x.rows else (x, y)
     first, shared = x.monomials.rows, short.rows
