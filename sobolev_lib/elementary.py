@@ -151,7 +151,7 @@ def range_of(
 
 
 def at_ends(function: Callable[[Tensor], Tensor], ends: Tensor) -> Tensor:
-    """Return the function's values; where they are no numbers, as in inf * 0, those of the nearest harmless argument."""
+    """Return the function's values; where they are no numbers, as in inf * 0, those at a harmless argument."""
     values = function(ends)
     if values.isnan().any():
         far = math.sqrt(torch.finfo(ends.dtype).max) / 4

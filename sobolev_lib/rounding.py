@@ -26,9 +26,9 @@ MODES = ("nearest", "outward")
 
 SAFETY = 2.0
 
-# Largest known error in units in the last place, for float32 and float64 alike. SLEEF: its "Math library reference" (the
-# bound is in the function's name: u10 is 1.0, u15 is 1.5). glibc: "Known Maximum Errors in Math Functions" in the manual
-# of the GNU C library. Torch uses the first on vector units and the second without them.
+# Largest known error in units in the last place, for float32 and float64 alike. SLEEF: its "Math library reference"
+# (the bound is in the function's name: u10 is 1.0, u15 is 1.5). glibc: "Known Maximum Errors in Math Functions" in the
+# manual of the GNU C library. Torch uses the first on vector units and the second without them.
 ULPS = {
     "exact": 0.5,  # IEEE 754: + - * / sqrt
     "exp": 1.0,  # SLEEF 1.0, glibc 1

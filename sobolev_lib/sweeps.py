@@ -24,8 +24,7 @@ MEMORY = 256 * 2**20  # bytes of generators held at once; larger batches are cut
 
 @dataclass(frozen=True, eq=False)
 class Enclosure:
-    r"""What `enclose` returns: enclosures over each of n boxes, batch first; lists have one entry for each hidden
-    layer.
+    r"""What ``enclose`` returns: enclosures over each of n boxes, batch first; lists have one entry per hidden layer.
 
     Attributes:
         box: The boxes, raw units, (n, d).
@@ -75,6 +74,7 @@ class Layers:
 
 
 def layers_of(net: Surrogate) -> Layers:
+    """Read a network; its parameters must be finite."""
     tensors = {name: _check.tensor(name, t.detach()).double() for name, t in net.state_dict().items()}
     weights = [tensors[f"weights.{i}"] for i in range(len(net.weights))]
     biases = [tensors[f"biases.{i}"] for i in range(len(net.biases))]
@@ -105,13 +105,16 @@ class Sweep:
 
     @property
     def hidden(self) -> int:
+        """Number of hidden layers."""
         return len(self.layers.weights) - 1
 
     @property
     def rounding(self) -> str:
+        """The rounding mode by name."""
         return MODES[self.outward]
 
     def run(self, box: Interval) -> Enclosure:
+        """Enclose a network over boxes (n, d), as many at once as fit into memory."""
         if self.monomials is None:
             return self.run_at_once(box)
         widths = [len(bias) for bias in self.layers.biases[:-1]]
@@ -121,6 +124,7 @@ class Sweep:
         return concatenate([self.run_at_once(box[i : i + size]) for i in range(0, max(1, len(box)), size)])
 
     def run_at_once(self, box: Interval) -> Enclosure:
+        """Enclose a network over boxes (n, d)."""
         trace = _Trace()
         value = self.forward(box, trace)
         z_bars, gradient = self.adjoint(len(box), trace)
@@ -129,6 +133,7 @@ class Sweep:
         return Enclosure(*result, *self.second(len(box), trace)) if self.order == 2 else Enclosure(*result)
 
     def forward(self, box: Interval, trace: _Trace) -> Interval:
+        """Enclose all nodes; return the value."""
         layers, rounding = self.layers, self.rounding
         node = div(sub(box, layers.input_shift, rounding=rounding), layers.input_scale, rounding=rounding)
         form = zn.from_box(node, self.monomials, self.outward) if self.monomials else None
@@ -148,6 +153,7 @@ class Sweep:
         return add(mul(node[:, 0], layers.output_scale, rounding=rounding), layers.output_shift, rounding=rounding)
 
     def adjoint(self, n: int, trace: _Trace) -> tuple[list[Interval], Interval]:
+        """Enclose the adjoints of all nodes; return those of the pre-activations and the gradient."""
         start = mul(point(self.layers.weights[-1]), self.layers.output_scale, rounding=self.rounding)
         bar = Interval.unchecked(start.lo.expand(n, -1), start.hi.expand(n, -1))
         form = zn.from_interval(bar, self.monomials, self.outward) if self.monomials else None
@@ -161,6 +167,7 @@ class Sweep:
         return z_bars, div(bar, self.layers.input_scale, rounding=self.rounding)
 
     def second(self, n: int, trace: _Trace) -> tuple[list[Interval], ...]:
+        """Sweep along each direction; return the order-2 fields of an `Enclosure`."""
         d = self.layers.weights[0].shape[1]
         directions = torch.eye(d, dtype=torch.float64) if self.directions is None else self.directions
         steps = div(point(directions), self.layers.input_scale, rounding=self.rounding)

@@ -30,7 +30,7 @@ from sobolev_lib.rounding import enlarge, gamma, widen
 
 @dataclass(frozen=True, eq=False)
 class Zonotope:
-    """Center (n, m), generators (n, k, m) of which the first belong to monomials, rest (n, m) >= 0, and the monomials."""
+    """Center (n, m), generators (n, k, m), the first for monomials, rest (n, m) >= 0, and the monomials."""
 
     center: Tensor
     generators: Tensor
@@ -61,7 +61,7 @@ def from_box(box: Interval, monomials: Monomials, outward: bool) -> Zonotope:
 
 
 def from_interval(x: Interval, monomials: Monomials, outward: bool, rows: int = 0) -> Zonotope:
-    """Return the zonotope of intervals (n, m) whose uncertainty is no one else's, with at least ``rows`` rows of zeros."""
+    """Return the zonotope of intervals (n, m) whose uncertainty is no one else's, with at least ``rows`` rows."""
     center = 0.5 * x.lo + 0.5 * x.hi
     radius = enlarge(torch.maximum(center - x.lo, x.hi - center), 1, outward)
     rows = monomials.rows if rows < monomials.rows else rows
