@@ -74,8 +74,9 @@ $(VENV)/.%: $(READY)
 # --- pages ----------------------------------------------------------------------------------------------------------
 
 $(PAGES): $(READY) $(SOURCES) _build/.repo
+	@rm -rf _build/html
 	REPO="$(REPO)" $(VENV)/bin/jupyter-book build . -W -n --keep-going --all --quiet || { echo; echo "The book has a fault:" \
-	  "the warnings above name page and line. A stale page goes away with: make clean"; exit 1; }
+	  "the warnings above name page and line."; exit 1; }
 	@touch $@
 
 # Changes only when REPO does, so that the buttons follow it.

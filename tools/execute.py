@@ -43,11 +43,16 @@ def sources(folder: Path, names: list[str]) -> list[Path]:
 
 
 def read(source: Path) -> NotebookNode:
-    """Return the notebook that a MyST source describes, with ids that depend on the cells' text alone.
+    """Return the notebook that a MyST source describes."""
+    return read_text(source.read_text(encoding="utf-8"))
+
+
+def read_text(text: str) -> NotebookNode:
+    """Return the notebook that MyST text describes, with ids that depend on the cells' text alone.
 
     A cell that was not edited keeps its id however many cells come to stand before it; equal cells are counted.
     """
-    notebook = jupytext.read(source)
+    notebook = jupytext.reads(text, "md:myst")
     seen = collections.Counter()
     for cell in notebook.cells:
         digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
