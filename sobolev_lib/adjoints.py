@@ -122,14 +122,14 @@ def _split(sweep: Sweep, box: Interval, pieces: int) -> Enclosure:
         derivative = leaves.gradient if sweep.order == 1 else leaves.hvp
         size = (derivative.hi - derivative.lo).reshape(n, count, -1).sum(-1).nan_to_num(nan=torch.inf)
         order = size.argsort(1, descending=True) + count * torch.arange(n).unsqueeze(1)
-        fresh = sweep.run(_halves(leaves.box[order[:, :cut].flatten()], sweep.layers.input_scale.lo))
+        fresh = sweep.run(halves(leaves.box[order[:, :cut].flatten()], sweep.layers.input_scale.lo))
         kept = order[:, cut:].flatten()
         count += cut
         leaves = _rearranged(concatenate([_rearranged(leaves, kept), fresh]), _interleave(n, count - 2 * cut, 2 * cut))
     return _hull(whole, leaves, n)
 
 
-def _halves(box: Interval, scale: Tensor) -> Interval:
+def halves(box: Interval, scale: Tensor) -> Interval:
     """Cut each box across its widest side; both halves of a box follow each other."""
     widest = ((box.hi - box.lo) / scale).argmax(1, keepdim=True)
     middle = (0.5 * box.lo + 0.5 * box.hi).gather(1, widest)
