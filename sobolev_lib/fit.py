@@ -89,7 +89,7 @@ def _fit(jet, k: int, known: int, low: Tensor, high: Tensor, grid: Tensor, cente
     lower = (torch.minimum(error[:-1], error[1:]) - below).amin(0)
     margin, middle = 0.5 * (upper - lower), 0.5 * (upper + lower)
     if outward:
-        ulps, absolute = jet_error(grid.dtype)
+        ulps, absolute = jet_error(k, grid.dtype)
         size = values.abs().amax(0) + _value([c.abs() for c in powers], reach) + middle.abs()
         size = size + powers[1].abs() * (center.abs() + grid.abs().amax(0))
         margin = enlarge(margin, 32, True) + size * ((2 * ulps + 32) * torch.finfo(grid.dtype).eps) + 2 * absolute
@@ -138,4 +138,4 @@ def _cell_ranges(activation: Activation, k: int, values: Tensor, grid: Tensor, o
     cells = Interval.unchecked(grid[:-1], grid[1:])
     extrema = activation_extrema(activation, k, grid.dtype)
     low, high = range_kernel(values[:-1], values[1:], cells, extrema, activation.period)
-    return widen(low, high, outward, *jet_error(grid.dtype))
+    return widen(low, high, outward, *jet_error(k, grid.dtype))

@@ -239,11 +239,6 @@ def mul_kernel(x: Interval, y: Interval, outward: bool) -> Interval:
     return Interval.unchecked(*widen(lo, hi, outward))
 
 
-def scale(x: Interval, factor, *, rounding: str = "outward") -> Interval:
-    """Return x times a finite number or tensor, taken to be exact."""
-    return mul(x, point(torch.as_tensor(factor, dtype=x.dtype)), rounding=rounding)
-
-
 def recip(x: Interval, *, rounding: str = "outward") -> Interval:
     r"""Return 1 / x: a half-line where an end of x is 0, entire where 0 is inside, empty where x is [0, 0]."""
     lo, hi = 1 / x.hi, 1 / x.lo
