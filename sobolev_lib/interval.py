@@ -319,7 +319,7 @@ def affine_kernel(weight: Tensor, magnitude: Tensor, bias: Tensor | None, x: Int
     middle = 0.5 * x.lo + 0.5 * x.hi
     radius = x.hi - middle
     center = middle @ weight.T if bias is None else torch.addmm(bias, middle.reshape(-1, middle.shape[-1]), weight.T)
-    center = center.reshape(*x.shape[:-1], -1)
+    center = center.reshape(*x.shape[:-1], len(weight))
     if outward:
         check_matmul(x.dtype)
         terms = weight.shape[1] + 8

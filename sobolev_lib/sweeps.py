@@ -181,7 +181,7 @@ class Sweep:
         dot = Interval.unchecked(step.lo.expand(n, -1), step.hi.expand(n, -1))
         form = None
         if self.monomials:  # the symbols of the first two sweeps come first, this direction's own behind them
-            rows = trace.adjoint_forms[0].rows + trace.adjoints[0].shape[1]
+            rows = trace.adjoint_forms[0].rows + trace.adjoints[0].shape[1] if self.hidden else 0
             form = zn.from_interval(dot, self.monomials, self.outward, rows)
         z_dots, a_dots, z_dot_forms = [], [], []
         for layer in range(self.hidden):
