@@ -271,7 +271,7 @@ def _symmetric(hessian: Interval) -> Interval:
 
 
 def _positive_semidefinite(hessian: Interval, tolerance: float) -> Tensor:
-    """Say for which of n interval matrices (d, d) all eigenvalues of all members are proved to be at least - tolerance."""
+    """Say for which of n interval matrices (d, d) no eigenvalue of a member is below - tolerance."""
     d = hessian.shape[-1]
     finite = (torch.isfinite(hessian.lo) & torch.isfinite(hessian.hi)).flatten(1).all(1)
     proved = torch.zeros(len(hessian), dtype=torch.bool)

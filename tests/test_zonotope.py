@@ -6,7 +6,7 @@ import torch
 
 from sobolev_lib import zonotope as zn
 from sobolev_lib.activations import ACTIVATIONS
-from sobolev_lib.fit import fits
+from sobolev_lib.approximation import fits
 from sobolev_lib.interval import Interval
 from sobolev_lib.monomials import Monomials, monomials
 from tests import exact
