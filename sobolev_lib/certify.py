@@ -14,7 +14,8 @@ from torch import Tensor
 
 from sobolev_lib import _check
 from sobolev_lib.adjoints import Split, enclose, halves
-from sobolev_lib.interval import Interval, add, affine_kernel, intersection, mag, point, sub
+from sobolev_lib.affine import affine_kernel
+from sobolev_lib.interval import Interval, add, intersection, mag, point, sub
 from sobolev_lib.network import Surrogate
 from sobolev_lib.rounding import enlarge
 

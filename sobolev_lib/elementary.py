@@ -18,6 +18,8 @@ from sobolev_lib.activations import Activation
 from sobolev_lib.interval import Interval, abs, is_empty, recip
 from sobolev_lib.rounding import ULPS, mode, widen
 
+__all__ = "erf exp log normal_cdf pown range_of sigmoid softplus sqr sqrt tanh".split()
+
 
 class Extremum(NamedTuple):
     """A local extremum of a function: where it is, its value, and whether it can be the lowest or the highest."""
@@ -30,6 +32,7 @@ class Extremum(NamedTuple):
 
 def _monotone(function: Callable, x: Interval, rounding: str, name: str, least: float, most: float) -> Interval:
     """Return the range of an increasing function with values in [least, most], from its values at the ends."""
+    _check.instance("x", x, Interval)
     lo, hi = widen(function(x.lo), function(x.hi), mode(rounding), ULPS[name])
     return Interval.unchecked(lo.clamp(least, most), hi.clamp(least, most))
 
@@ -42,8 +45,7 @@ def exp(x: Interval, *, rounding: str = "outward") -> Interval:
 
 def log(x: Interval, *, rounding: str = "outward") -> Interval:
     """Return the range of the natural logarithm over the positive part of x."""
-    positive = _domain(x, x.hi > 0)
-    return _monotone(torch.log, positive, rounding, "log", -math.inf, math.inf)
+    return _monotone(torch.log, _domain(x, lambda hi: hi > 0), rounding, "log", -math.inf, math.inf)
 
 
 def sqrt(x: Interval, *, rounding: str = "outward") -> Interval:
@@ -52,12 +54,13 @@ def sqrt(x: Interval, *, rounding: str = "outward") -> Interval:
     >>> sqrt(Interval([-1.0, 4.0], [9.0, 9.0]), rounding="nearest")
     Interval([0, 3], [2, 3])
     """
-    return _monotone(torch.sqrt, _domain(x, x.hi >= 0), rounding, "exact", 0.0, math.inf)
+    return _monotone(torch.sqrt, _domain(x, lambda hi: hi >= 0), rounding, "exact", 0.0, math.inf)
 
 
-def _domain(x: Interval, defined: Tensor) -> Interval:
+def _domain(x: Interval, defined: Callable[[Tensor], Tensor]) -> Interval:
     """Cut x to the non-negative numbers; empty where nothing is left."""
-    nothing = ~defined
+    _check.instance("x", x, Interval)
+    nothing = ~defined(x.hi)
     return Interval.unchecked(x.lo.clamp(min=0).masked_fill(nothing, torch.nan), x.hi.masked_fill(nothing, torch.nan))
 
 
@@ -84,6 +87,7 @@ def erf(x: Interval, *, rounding: str = "outward") -> Interval:
 
 def normal_cdf(x: Interval, *, rounding: str = "outward") -> Interval:
     """Return the range of the standard normal distribution function, with its left tail: erfc(-x / sqrt(2)) / 2."""
+    _check.instance("x", x, Interval)
     outward = mode(rounding)
     root = 1 / math.sqrt(2.0)
     lo, hi = widen(x.lo * root, x.hi * root, outward, ulps=1.5)  # the constant and the product are rounded

@@ -12,9 +12,10 @@ from torch import Tensor
 from sobolev_lib import _check
 from sobolev_lib import zonotope as zn
 from sobolev_lib.activations import Activation
-from sobolev_lib.elementary import jet_ranges
+from sobolev_lib.affine import affine_kernel
 from sobolev_lib.approximation import fits
-from sobolev_lib.interval import Interval, add, affine_kernel, div, mul, mul_kernel, point, sub
+from sobolev_lib.elementary import jet_ranges
+from sobolev_lib.interval import Interval, add, div, mul, mul_kernel, point, sub
 from sobolev_lib.monomials import Monomials
 from sobolev_lib.network import Surrogate
 from sobolev_lib.rounding import MODES, enlarge

@@ -5,8 +5,8 @@ m), a polynomial p in the symbols :math:`\varepsilon \in [-1, 1]^d` of the d inp
 degree (module ``monomials``), generators G of further symbols :math:`\eta_k \in [-1, 1]`, and a rest r (n, m) >= 0,
 one symbol for each coordinate. The polynomial's coefficients are the first rows of ``generators`` (n, k, m). Affine
 maps are exact, so what cancels in the network cancels in the enclosure. A nonlinearity is replaced by a polynomial
-(module ``approximation``), what that misses goes into the rest, and the next affine map turns each rest into a generator of
-its own.
+(module ``approximation``), what that misses goes into the rest, and the next affine map turns each rest into a
+generator of its own.
 
 Symbols are aligned by position: the same row of two zonotopes of one sweep is the same symbol. So products of what
 two factors have in common need not be bounded as if they were independent.

@@ -23,7 +23,7 @@ DOMAINS = ["natural", "zonotope"]
 def random_net(widths, name, seed, *, spread=0.0, dtype=F64, scaled=True):
     """Weights of both signs; each entry times 10 to a power up to ``spread`` either way; scaling other than 1."""
     generator = torch.Generator().manual_seed(seed)
-    net = Surrogate(widths, name, dtype=dtype, generator=generator)
+    net = Surrogate(widths, name, dtype=dtype, gain=1.6, generator=generator)
     with torch.no_grad():
         for p in net.parameters():
             factor = 10 ** (spread * (2 * torch.rand(p.shape, dtype=F64, generator=generator) - 1))
@@ -343,14 +343,14 @@ def test_tightness_on_a_fresh_network():
 
 def test_tightness_where_weights_are_large():
     """He-initialised, the network is rougher; degree 5 is what keeps the enclosure near the range."""
-    net, box = Surrogate([7] + [64] * 4 + [1]), ball(torch.zeros(7, dtype=F64), 0.05)
+    net, box = Surrogate([7] + [64] * 4 + [1], gain=1.7), ball(torch.zeros(7, dtype=F64), 0.05)
     gradient = net.gradient(points_in(box, 4000, 0)).detach()
     sampled = (gradient.amax(0) - gradient.amin(0)).mean().item()
     ratios = {}
     for degree in (1, 5):
         result = enclose(net, box, domain="zonotope", degree=degree).gradient
         ratios[degree] = (result.hi - result.lo).mean().item() / sampled
-    assert 1 <= ratios[5] < 1.15 and ratios[1] > ratios[5]
+    assert 1 <= ratios[5] < 1.3 and ratios[1] > 4 * ratios[5]
 
 
 # -- shapes, special boxes, refusals

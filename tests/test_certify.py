@@ -42,7 +42,7 @@ def test_bounds_of_a_sine_are_its_range():
 
 
 def test_bounds_hold_for_samples():
-    net = Surrogate([3, 8, 8, 1])
+    net = Surrogate([3, 8, 8, 1], gain=1.6)
     box = ball(torch.tensor([0.1, 0.2, -0.3], dtype=F64), 0.3)
     x = box.lo + (box.hi - box.lo) * torch.rand(1000, 3, dtype=F64, generator=torch.Generator().manual_seed(0))
     result = bounds(net, box, order=2)
@@ -61,7 +61,7 @@ def test_the_lipschitz_constant_of_a_linear_network(norm, expected):
 
 
 def test_the_lipschitz_constant_bounds_difference_quotients():
-    net = Surrogate([3, 8, 8, 1])
+    net = Surrogate([3, 8, 8, 1], gain=1.6)
     box = ball(torch.zeros(3, dtype=F64), 0.3)
     generator = torch.Generator().manual_seed(0)
     x, y = (0.6 * torch.rand(2000, 3, dtype=F64, generator=generator) - 0.3 for _ in range(2))

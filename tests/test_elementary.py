@@ -196,6 +196,12 @@ def test_ranges_over_unbounded_intervals(name):
             assert enclosure.hi[0] == INF
 
 
+@pytest.mark.parametrize("function", [el.exp, el.log, el.sqrt, el.tanh, el.normal_cdf, el.sqr])
+def test_arguments_are_checked(function):
+    with pytest.raises(TypeError, match="x: got float, need Interval"):
+        function(1.0)
+
+
 def test_far_out_arguments_are_harmless():
     """gelu'' at 1e200 is density * (2 - z^2) = 0 * inf."""
     for enclosure in el.jet_ranges(ACTIVATIONS["gelu"], Interval([1e200], [1e201]), 2, True)[1:]:

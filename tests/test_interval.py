@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sobolev_lib import interval as iv
+from sobolev_lib.affine import affine
 from sobolev_lib.interval import Interval, ball, contains, empty, entire, is_empty, point
 
 F32, F64 = torch.float32, torch.float64
@@ -147,7 +148,7 @@ def test_empty_is_an_ordinary_value():
         iv.intersection(nothing, x),
         iv.neg(nothing),
         iv.abs(nothing),
-        iv.affine(torch.ones(2, 1, dtype=F64), nothing),
+        affine(torch.ones(2, 1, dtype=F64), nothing),
     ):
         assert is_empty(result).all()
     assert ends(iv.hull(nothing, x)) == (0, 2)
@@ -165,14 +166,14 @@ def test_entire_is_an_ordinary_value():
 
 def test_one_empty_row_leaves_the_others_alone():
     x = Interval.unchecked(torch.tensor([[0.0, 1.0], [math.nan, 1.0]]), torch.tensor([[1.0, 2.0], [math.nan, 2.0]]))
-    result = iv.affine(torch.ones(1, 2), x, rounding="nearest")
+    result = affine(torch.ones(1, 2), x, rounding="nearest")
     assert ends(result[0]) == (1, 3) and is_empty(result[1]).all()
 
 
 @pytest.mark.parametrize("box", [(-INF, INF), (0.0, INF)])
 @pytest.mark.parametrize("rounding", ["nearest", "outward"])
 def test_an_unbounded_box_has_an_unbounded_affine_image(box, rounding):
-    result = iv.affine(torch.tensor([[1.0, 2.0]], dtype=F64), Interval([box[0], 0.0], [box[1], 1.0]), rounding=rounding)
+    result = affine(torch.tensor([[1.0, 2.0]], dtype=F64), Interval([box[0], 0.0], [box[1], 1.0]), rounding=rounding)
     assert ends(result) == (-INF, INF)
 
 
@@ -184,7 +185,7 @@ def test_affine_is_the_range_over_all_corners(rounding):
     hi = lo + torch.rand(3, 4, dtype=F64, generator=generator)
     corners = torch.stack([torch.where(torch.tensor(c), hi, lo) for c in itertools.product([False, True], repeat=4)])
     values = corners @ weight.T + bias
-    result = iv.affine(weight, Interval(lo, hi), bias, rounding=rounding)
+    result = affine(weight, Interval(lo, hi), bias, rounding=rounding)
     torch.testing.assert_close(result.lo, values.amin(0), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(result.hi, values.amax(0), rtol=1e-12, atol=1e-12)
 
@@ -228,15 +229,33 @@ def test_what_is_no_interval_is_refused(lo, hi, error, message):
 def test_affine_refuses_what_does_not_fit():
     weight = torch.ones(2, 3, dtype=F64)
     with pytest.raises(ValueError, match=r"x: got shape \(2,\) and torch.float64, need \(..., 3\) and torch.float64"):
-        iv.affine(weight, Interval([0.0, 0.0], [1.0, 1.0]))
+        affine(weight, Interval([0.0, 0.0], [1.0, 1.0]))
     with pytest.raises(ValueError, match=r"bias: got shape \(3,\), need \(2,\)"):
-        iv.affine(weight, Interval([0.0] * 3, [1.0] * 3), torch.ones(3, dtype=F64))
+        affine(weight, Interval([0.0] * 3, [1.0] * 3), torch.ones(3, dtype=F64))
     with pytest.raises(ValueError, match="weight: got 1 non-finite of 6 values"):
-        iv.affine(torch.tensor([[1.0, 2.0, INF], [0.0, 0.0, 0.0]]), Interval([0.0] * 3, [1.0] * 3))
+        affine(torch.tensor([[1.0, 2.0, INF], [0.0, 0.0, 0.0]]), Interval([0.0] * 3, [1.0] * 3))
     with pytest.raises(TypeError, match="x: got Tensor, need Interval"):
-        iv.affine(weight, torch.zeros(3))
+        affine(weight, torch.zeros(3))
     with pytest.raises(ValueError, match=r"radius: got -1.0, need numbers >= 0"):
         ball([0.0], -1.0)
+
+
+@pytest.mark.parametrize(
+    "function", [iv.add, iv.sub, iv.mul, iv.div, iv.min, iv.max, iv.hull, iv.intersection, iv.subset]
+)
+def test_pairs_are_checked(function):
+    with pytest.raises(TypeError, match="x: got float, need Interval"):
+        function(1.0, point([1.0]))
+    with pytest.raises(TypeError, match="y: got float, need Interval"):
+        function(point([1.0]), 1.0)
+    with pytest.raises(TypeError, match=r"x, y: got torch.float64 and torch.float32, need the same"):
+        function(point([1.0]), point(torch.ones(1)))
+
+
+@pytest.mark.parametrize("function", [iv.mid, iv.rad, iv.width, iv.mag, iv.mig, iv.neg, iv.abs, iv.recip, iv.is_empty])
+def test_single_arguments_are_checked(function):
+    with pytest.raises(TypeError, match="x: got float, need Interval"):
+        function(1.0)
 
 
 def test_dependency_is_not_seen():
