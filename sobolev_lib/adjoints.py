@@ -1,78 +1,58 @@
-r"""Interval adjoints: enclosures of every node of a network, and of the derivative of its value with respect to each.
+r"""Interval adjoints: enclosures of every node of a network, and of the derivatives with respect to each.
 
-Over a box of inputs, one sweep forward encloses the nodes and one backward their adjoints (notation of the module ``twin``;
-brackets are enclosures over the box):
+Over a box of inputs, one sweep forward encloses the nodes and one backward their adjoints (notation of the module
+``twin``; brackets are enclosures over the box):
 
 .. math::
 
     [z_l] = W_l [a_{l-1}] + b_l, \quad [a_l] = f([z_l]), \qquad
     [\bar a_l] = W_{l+1}^T [\bar z_{l+1}], \quad [\bar z_l] = f'([z_l])\, [\bar a_l].
 
-At order 2, for each direction v, a tangent sweep encloses :math:`\dot s`, the derivative of each node along v, and one more
-adjoint sweep the derivative of :math:`g = v \cdot \nabla N` with respect to each node, written :math:`\dot{\bar s}`:
+At order 2, for each direction v, a tangent sweep encloses :math:`\dot s`, the derivative of each node along v, and
+one more adjoint sweep the derivative of :math:`g = v \cdot \nabla N` with respect to each node, written
+:math:`\dot{\bar s}`:
 
 .. math::
 
     [\dot z_l] = W_l [\dot a_{l-1}], \quad [\dot a_l] = f'([z_l])\, [\dot z_l], \qquad
     [\dot{\bar z}_l] = f'([z_l])\, [\dot{\bar a}_l] + f''([z_l])\, [\dot z_l]\, [\bar a_l].
 
-The domain says what stands between the brackets: intervals (``"natural"``: fast, and very wide for deep networks) or
-zonotopes, which remember where uncertainty comes from and are intersected with the intervals at every node, so never wider.
-Enclosures are computed in float64 whatever the network's dtype; a float32 network is an exact function of its float32 weights.
-Chapter 6.
+The domain says what stands between the brackets: intervals (``"natural"``: fast, and very wide for deep networks)
+or zonotopes, which remember where uncertainty comes from and are intersected with the intervals at every node, so
+never wider. Enclosures are computed in float64 whatever the network's dtype; a float32 network is an exact function
+of its float32 weights. Chapter 6.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib import zonotope as zn
-from sobolev_lib.activations import Activation
-from sobolev_lib.elementary import jet_ranges
-from sobolev_lib.interval import Interval, add, affine_kernel, div, mul, mul_kernel, point, sub
-from sobolev_lib.line import Line, lines
+from sobolev_lib.interval import Interval
+from sobolev_lib.monomials import monomials
 from sobolev_lib.network import Surrogate
-from sobolev_lib.rounding import MODES, mode
+from sobolev_lib.rounding import mode
+from sobolev_lib.sweeps import Enclosure, Sweep, concatenate, layers_of, over_fields
 
 DOMAINS = ("natural", "zonotope")
 
-MEMORY = 256 * 2**20  # bytes of generators held at once; larger batches are cut
 
+@dataclass(frozen=True)
+class Split:
+    """A domain: the box is cut into ``pieces`` sub-boxes, enclosed in another domain, and their hull is returned.
 
-@dataclass(frozen=True, eq=False)
-class Enclosure:
-    r"""What `enclose` returns: enclosures over each of n boxes, batch first; lists have one entry for each hidden layer.
-
-    Attributes:
-        box: The boxes, raw units, (n, d).
-        preactivations: :math:`[z_l]`, (n, m_l).
-        activations: :math:`[a_l]`, (n, m_l).
-        value: Range of the network's value, raw units, (n,).
-        preactivation_adjoints: Derivative of the raw value with respect to :math:`z_l`, (n, m_l).
-        activation_adjoints: Derivative of the raw value with respect to :math:`a_l`, (n, m_l).
-        gradient: Gradient, raw units, (n, d).
-        preactivation_tangents: Order 2: derivative of :math:`z_l` along each of k raw directions, (n, k, m_l).
-        activation_tangents: The same of :math:`a_l`.
-        preactivation_second_adjoints: Order 2: derivative of the directional derivative :math:`g = v \cdot \nabla N` with respect
-            to :math:`z_l`, tangents held fixed, (n, k, m_l). (With respect to the tangent of a node it is the node's adjoint.)
-        activation_second_adjoints: The same with respect to :math:`a_l`.
-        hvp: Order 2: Hessian-vector products, raw units, (n, k, d).
+    Adaptive: in each round the half of the sub-boxes with the widest derivatives are cut in two, across the input
+    that is widest in the network's scaled units. Natural enclosures approach the range at first order in the size
+    of the pieces, zonotopes at second order or better.
     """
 
-    box: Interval
-    preactivations: list[Interval]
-    activations: list[Interval]
-    value: Interval
-    preactivation_adjoints: list[Interval]
-    activation_adjoints: list[Interval]
-    gradient: Interval
-    preactivation_tangents: list[Interval] | None = None
-    activation_tangents: list[Interval] | None = None
-    preactivation_second_adjoints: list[Interval] | None = None
-    activation_second_adjoints: list[Interval] | None = None
-    hvp: Interval | None = None
+    pieces: int
+    domain: str = "zonotope"
+
+    def __post_init__(self):
+        _check.count("pieces", self.pieces)
+        _check.choice("domain", self.domain, DOMAINS)
 
 
 @torch.no_grad()
@@ -80,30 +60,33 @@ def enclose(
     net: Surrogate,
     box: Interval,
     *,
-    domain: str = "natural",
+    domain: str | Split = "natural",
     rounding: str = "outward",
     order: int = 1,
     directions: Tensor | None = None,
+    degree: int | None = None,
 ) -> Enclosure:
     r"""Enclose all nodes of a network, their adjoints, its value and its derivatives over each box.
 
     Args:
         net: The network.
-        box: Raw inputs, (d,) or (n, d); one box is a batch of one. Over an unbounded box affine maps give ``entire`` and
-            zonotopes no more than intervals; over an empty one everything is empty.
-        domain: ``"natural"`` or ``"zonotope"``.
+        box: Raw inputs, (d,) or (n, d); one box is a batch of one. Over an unbounded box affine maps give
+            ``entire`` and zonotopes no more than intervals; over an empty one everything is empty.
+        domain: ``"natural"``, ``"zonotope"`` or a ``Split`` into sub-boxes.
         rounding: ``"outward"``: a theorem; ``"nearest"``: for ranking.
         order: 1, or 2 for tangents, second adjoints and Hessian-vector products.
-        directions: Order 2: raw directions (k, d), taken to be exact; default: the d unit vectors, so that ``hvp`` is the
-            Hessian.
+        directions: Order 2: raw directions (k, d), taken to be exact; default: the d unit vectors, so that ``hvp``
+            is the Hessian.
+        degree: Zonotopes: up to which degree polynomials in the inputs are kept, 1 to 6; 1 is the classical
+            zonotope. Default: as high as is cheap, 5 for up to 7 inputs, 1 above 38.
 
     Returns:
         Enclosure in float64.
 
     Raises:
         TypeError: ``net`` is not a `Surrogate`, ``box`` not an `Interval`.
-        ValueError: Wrong shapes, an unknown domain or rounding, an order other than 1 or 2, order 2 for an activation without a
-            second derivative, parameters that are not finite.
+        ValueError: Wrong shapes, an unknown domain or rounding, an order other than 1 or 2, order 2 for an
+            activation without a second derivative, parameters that are not finite.
 
     Example:
         >>> net = Surrogate([1, 1], dtype=torch.float64)
@@ -114,21 +97,50 @@ def enclose(
         (Interval([0, 6]), Interval([3, 3]))
     """
     outward = mode(rounding)
-    _check.choice("domain", domain, DOMAINS)
+    split = domain if isinstance(domain, Split) else Split(1, _check.choice("domain", domain, DOMAINS))
     _check.count("order", order, least=1, most=2)
     net = _check.instance("net", net, Surrogate)
     box = _checked_box(box, net.widths[0])
     if directions is not None:
         directions = _check.tensor("directions", directions, shape=("k", net.widths[0]), dtype=torch.float64)
+    if degree is not None:
+        _check.count("degree", degree, most=6)
     if order == 2 and not net.activation.smooth:
         raise ValueError(f"net: got activation '{net.activation.name}' at order 2, need one with a second derivative")
-    sweep = _Sweep(_layers(net), domain == "zonotope", outward, order, directions)
-    if domain == "natural":
-        return sweep.run(box)
-    hidden = net.widths[1:-1]
-    bytes_per_box = 8 * (net.widths[0] + 2 * sum(hidden)) * max(hidden, default=1) * (8 if order == 1 else 24)
-    size = max(1, MEMORY // bytes_per_box)
-    return _concatenate([sweep.run(box[i : i + size]) for i in range(0, max(1, len(box)), size)])
+    form = monomials(net.widths[0], degree) if split.domain == "zonotope" else None
+    sweep = Sweep(layers_of(net), form, outward, order, directions)
+    return sweep.run(box) if split.pieces == 1 else _split(sweep, box, split.pieces)
+
+
+def _split(sweep: Sweep, box: Interval, pieces: int) -> Enclosure:
+    """Cut each box into pieces, the half with the widest derivatives at a time; return the hull of their enclosures."""
+    n = len(box)
+    whole = leaves = sweep.run(box)
+    count = 1
+    while count < pieces:
+        cut = min((count + 1) // 2, pieces - count)
+        derivative = leaves.gradient if sweep.order == 1 else leaves.hvp
+        size = (derivative.hi - derivative.lo).reshape(n, count, -1).sum(-1).nan_to_num(nan=torch.inf)
+        order = size.argsort(1, descending=True) + count * torch.arange(n).unsqueeze(1)
+        fresh = sweep.run(halves(leaves.box[order[:, :cut].flatten()], sweep.layers.input_scale.lo))
+        kept = order[:, cut:].flatten()
+        count += cut
+        leaves = _rearranged(concatenate([_rearranged(leaves, kept), fresh]), _interleave(n, count - 2 * cut, 2 * cut))
+    return _hull(whole, leaves, n)
+
+
+def halves(box: Interval, scale: Tensor) -> Interval:
+    """Cut each box across its widest side; both halves of a box follow each other."""
+    widest = ((box.hi - box.lo) / scale).argmax(1, keepdim=True)
+    middle = (0.5 * box.lo + 0.5 * box.hi).gather(1, widest)
+    lo, hi = box.lo.scatter(1, widest, middle), box.hi.scatter(1, widest, middle)
+    return Interval.unchecked(torch.stack([box.lo, lo], 1).flatten(0, 1), torch.stack([hi, box.hi], 1).flatten(0, 1))
+
+
+def _interleave(n: int, kept: int, fresh: int) -> Tensor:
+    """Return the order that brings each box's leaves together, from all kept ones followed by all fresh ones."""
+    first = torch.arange(n * kept).reshape(n, kept)
+    return torch.cat([first, n * kept + torch.arange(n * fresh).reshape(n, fresh)], 1).flatten()
 
 
 def _checked_box(box: Interval, d: int) -> Interval:
@@ -138,188 +150,16 @@ def _checked_box(box: Interval, d: int) -> Interval:
     return box.to(torch.float64).reshape(-1, d)
 
 
-@dataclass(frozen=True, eq=False)
-class _Layers:
-    """A network's numbers in float64: weights, their absolute values, biases and scaling."""
-
-    activation: Activation
-    weights: list[Tensor]
-    magnitudes: list[Tensor]
-    biases: list[Tensor]
-    input_shift: Interval
-    input_scale: Interval
-    output_shift: Interval
-    output_scale: Interval
+def _rearranged(enclosure: Enclosure, index: Tensor) -> Enclosure:
+    return over_fields(lambda xs: xs[0][index], [enclosure])
 
 
-def _layers(net: Surrogate) -> _Layers:
-    tensors = {name: _check.tensor(name, t.detach()).double() for name, t in net.state_dict().items()}
-    weights = [tensors[f"weights.{i}"] for i in range(len(net.weights))]
-    biases = [tensors[f"biases.{i}"] for i in range(len(net.biases))]
-    scaling = [point(tensors[name]) for name in ("input_shift", "input_scale", "output_shift", "output_scale")]
-    return _Layers(net.activation, weights, [weight.abs() for weight in weights], biases, *scaling)
+def _hull(whole: Enclosure, leaves: Enclosure, n: int) -> Enclosure:
+    """Return the hull of the leaves of each of n boxes, inside what was known of the whole box."""
 
+    def combine(xs):
+        outer, inner = xs
+        lo, hi = inner.lo.reshape(n, -1, *outer.shape[1:]), inner.hi.reshape(n, -1, *outer.shape[1:])
+        return Interval.unchecked(torch.maximum(lo.amin(1), outer.lo), torch.minimum(hi.amax(1), outer.hi))
 
-@dataclass(frozen=True, eq=False)
-class _Trace:
-    """What the sweeps leave behind for each other, one entry per hidden layer; forms and lines only with zonotopes."""
-
-    nodes: list[Interval] = field(default_factory=list)
-    ranges: list[list[Interval]] = field(default_factory=list)  # of f, f', ..
-    forms: list[zn.Zonotope] = field(default_factory=list)
-    lines: list[list[Line]] = field(default_factory=list)
-    adjoints: list[Interval] = field(default_factory=list)  # of a_l
-    adjoint_forms: list[zn.Zonotope] = field(default_factory=list)
-
-
-@dataclass(frozen=True, eq=False)
-class _Sweep:
-    """The sweeps over one batch of boxes."""
-
-    layers: _Layers
-    zonotope: bool
-    outward: bool
-    order: int
-    directions: Tensor | None
-
-    @property
-    def hidden(self) -> int:
-        return len(self.layers.weights) - 1
-
-    @property
-    def quadratic(self) -> bool:
-        """Whether products of inputs get rows: at d = 22 they are as many as the inputs' linear rows cost elsewhere."""
-        d = self.layers.weights[0].shape[1]
-        return d * (d + 1) // 2 <= 256
-
-    @property
-    def rounding(self) -> str:
-        return MODES[self.outward]
-
-    def run(self, box: Interval) -> Enclosure:
-        trace = _Trace()
-        value = self.forward(box, trace)
-        z_bars, gradient = self.adjoint(len(box), trace)
-        activations = [ranges[0] for ranges in trace.ranges]
-        result = (box, trace.nodes, activations, value, z_bars, trace.adjoints, gradient)
-        return Enclosure(*result, *self.second(len(box), trace)) if self.order == 2 else Enclosure(*result)
-
-    def forward(self, box: Interval, trace: _Trace) -> Interval:
-        layers, rounding = self.layers, self.rounding
-        node = div(sub(box, layers.input_shift, rounding=rounding), layers.input_scale, rounding=rounding)
-        form = zn.from_box(node, self.outward, self.quadratic) if self.zonotope else None
-        for layer in range(self.hidden):
-            node, form = self.affine(layer, node, form)
-            ranges = jet_ranges(layers.activation, node, self.order, self.outward)
-            trace.nodes.append(node)
-            if form is not None:
-                trace.forms.append(form)
-                trace.lines.append(lines(layers.activation, node, form.center, self.order, self.outward))
-                form = zn.image(trace.lines[-1][0], form, self.outward)
-                ranges[0] = _both(ranges[0], form, self.outward)
-            trace.ranges.append(ranges)
-            node = ranges[0]
-        node, form = self.affine(self.hidden, node, form)
-        return add(mul(node[:, 0], layers.output_scale, rounding=rounding), layers.output_shift, rounding=rounding)
-
-    def adjoint(self, n: int, trace: _Trace) -> tuple[list[Interval], Interval]:
-        start = mul(point(self.layers.weights[-1]), self.layers.output_scale, rounding=self.rounding)
-        bar = Interval.unchecked(start.lo.expand(n, -1), start.hi.expand(n, -1))
-        form = zn.from_interval(bar, self.outward) if self.zonotope else None
-        z_bars = []
-        for layer in reversed(range(self.hidden)):
-            trace.adjoints.insert(0, bar)
-            trace.adjoint_forms.insert(0, form)
-            bar, form = self.scaled(layer, 1, bar, form, trace)
-            z_bars.insert(0, bar)
-            bar, form = self.affine(layer, bar, form, back=True)
-        return z_bars, div(bar, self.layers.input_scale, rounding=self.rounding)
-
-    def second(self, n: int, trace: _Trace) -> tuple[list[Interval], ...]:
-        d = self.layers.weights[0].shape[1]
-        directions = torch.eye(d, dtype=torch.float64) if self.directions is None else self.directions
-        steps = div(point(directions), self.layers.input_scale, rounding=self.rounding)
-        results = [self.along(steps[i].reshape(1, d), n, trace) for i in range(len(steps))]
-        *nodes, hvp = ([pick[i] for pick in results] for i in range(5))
-        return *([_stack(layer) for layer in zip(*lists, strict=True)] for lists in nodes), _stack(hvp)
-
-    def along(self, step: Interval, n: int, trace: _Trace):
-        """Sweep forward and back along one direction, (1, d) in scaled units."""
-        dot = Interval.unchecked(step.lo.expand(n, -1), step.hi.expand(n, -1))
-        form = None
-        if self.zonotope:  # the symbols of the first two sweeps come first, this direction's own behind them
-            rows = trace.adjoint_forms[0].rows + trace.adjoints[0].shape[1]
-            form = zn.padded(zn.from_interval(dot, self.outward), rows)
-        z_dots, a_dots, z_dot_forms = [], [], []
-        for layer in range(self.hidden):
-            dot, form = self.affine(layer, dot, form, bias=False)
-            z_dots.append(dot)
-            z_dot_forms.append(form)
-            dot, form = self.scaled(layer, 1, dot, form, trace)
-            a_dots.append(dot)
-        bar = Interval.unchecked(torch.zeros_like(dot.lo), torch.zeros_like(dot.hi))
-        form = zn.from_interval(bar, self.outward) if self.zonotope else None
-        z_bars, a_bars = [], []
-        for layer in reversed(range(self.hidden)):
-            a_bars.insert(0, bar)
-            bar, form = self.scaled(layer, 1, bar, form, trace)
-            bent, bent_form = self.bent(layer, z_dots[layer], z_dot_forms[layer], trace)
-            bar = add(bar, bent, rounding=self.rounding)
-            if form is not None:
-                form = zn.total(form, bent_form, self.outward)
-                bar = _both(bar, form, self.outward)
-            z_bars.insert(0, bar)
-            bar, form = self.affine(layer, bar, form, back=True)
-        return z_dots, a_dots, z_bars, a_bars, div(bar, self.layers.input_scale, rounding=self.rounding)
-
-    def affine(self, layer: int, x: Interval, form, *, bias: bool = True, back: bool = False):
-        """Apply the layer's matrix, or its transpose on the way back, to an interval and to its zonotope."""
-        weight, magnitude = self.layers.weights[layer], self.layers.magnitudes[layer]
-        matrix = (weight.T, magnitude.T, None) if back else (weight, magnitude, self.layers.biases[layer] if bias else None)
-        result = affine_kernel(*matrix, x, self.outward)
-        if form is None:
-            return result, None
-        form = zn.affine_image(*matrix, form, self.outward)
-        return _both(result, form, self.outward), form
-
-    def scaled(self, layer: int, k: int, x: Interval, form, trace: _Trace):
-        """Multiply by the k-th derivative of the activation in the layer."""
-        factor = trace.ranges[layer][k]
-        result = mul_kernel(factor, x, self.outward)
-        if form is None:
-            return result, None
-        factor_form = zn.image(trace.lines[layer][k], trace.forms[layer], self.outward)
-        form = zn.product(factor_form, form, factor, x, self.outward)
-        return _both(result, form, self.outward), form
-
-    def bent(self, layer: int, z_dot: Interval, form, trace: _Trace):
-        r"""Enclose :math:`f''(z_l)\, \dot z_l\, \bar a_l`, what the activation's curvature contributes."""
-        result = mul_kernel(z_dot, trace.adjoints[layer], self.outward)
-        if form is not None:
-            form = zn.product(trace.adjoint_forms[layer], form, trace.adjoints[layer], z_dot, self.outward)
-            result = _both(result, form, self.outward)
-        return self.scaled(layer, 2, result, form, trace)
-
-
-def _both(x: Interval, form: zn.Zonotope, outward: bool) -> Interval:
-    """Intersect two enclosures of the same; ends that rounding to nearest has put in the wrong order change places."""
-    y = zn.enclosure(form, outward)
-    lo, hi = torch.fmax(x.lo, y.lo), torch.fmin(x.hi, y.hi)
-    return Interval.unchecked(torch.minimum(lo, hi), torch.maximum(lo, hi))
-
-
-def _stack(parts: list[Interval]) -> Interval:
-    return Interval.unchecked(torch.stack([x.lo for x in parts], 1), torch.stack([x.hi for x in parts], 1))
-
-
-def _concatenate(parts: list[Enclosure]) -> Enclosure:
-    """Join enclosures of consecutive boxes."""
-
-    def joined(values):
-        if values[0] is None:
-            return None
-        if isinstance(values[0], list):
-            return [joined(layer) for layer in zip(*values, strict=True)]
-        return Interval.unchecked(torch.cat([x.lo for x in values]), torch.cat([x.hi for x in values]))
-
-    return Enclosure(*(joined([getattr(part, f.name) for part in parts]) for f in fields(Enclosure)))
+    return over_fields(combine, [whole, leaves])

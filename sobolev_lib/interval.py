@@ -1,28 +1,33 @@
 r"""Interval arithmetic on tensors: a tiny data type, and free functions with the names of IEEE 1788.
 
-The fundamental theorem: replace every operation of an expression by its interval version, and the result contains the
-expression's value at every point of the box (Moore, *Interval Analysis*, 1966; Chapter 5 derives it). Each function takes
-``rounding="outward"`` (the default: the theorem holds for the computed ends) or ``"nearest"`` (faster, for ranking only).
+The fundamental theorem: replace every operation of an expression by its interval version, and the result contains
+the expression's value at every point of the box (Moore, *Interval Analysis*, 1966; Chapter 5 derives it). Each
+function takes ``rounding="outward"`` (the default: the theorem holds for the computed ends) or ``"nearest"``
+(faster, for ranking only).
 
 Conventions of IEEE 1788-2015, section 7 and 10:
 
 - ``entire`` is :math:`[-\infty, \infty]`. An interval may be unbounded; 0 times an unbounded interval is 0.
-- The empty interval is an ordinary value, the range of a function over nothing. Its ends are NaN, so that it passes through
-  arithmetic and matrix products by itself; ``contains`` answers no, ``hull`` ignores it, ``mid``, ``rad``, ``width``, ``mag`` and
-  ``mig`` of it are NaN. It is the only interval with NaN in it.
+- The empty interval is an ordinary value, the range of a function over nothing. Its ends are NaN, so that it passes
+  through arithmetic and matrix products by itself; ``contains`` answers no, ``hull`` ignores it, ``mid``, ``rad``,
+  ``width``, ``mag`` and ``mig`` of it are NaN. It is the only interval with NaN in it.
 - Outside its domain a function is cut to the domain: ``sqrt`` of [-4, -1] is empty, of [-1, 4] is [0, 2].
 
-Elementary functions are in ``elementary``.
+Affine maps are in ``affine``, elementary functions in ``elementary``.
 """
 
 from dataclasses import dataclass
-from numbers import Real
 
 import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.rounding import check_matmul, enlarge, gamma, mode, widen
+from sobolev_lib.rounding import enlarge, mode, widen
+
+__all__ = (
+    "abs add ball contains div empty entire hull intersection is_empty "
+    "mag max mid mig min mul neg point rad recip sub subset width"
+).split()
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +119,7 @@ def point(x) -> Interval:
 
 
 def ball(center, radius) -> Interval:
-    """Return [center - radius, center + radius], rounded outward; ``radius`` is a number or broadcasts to ``center``."""
+    """Return [center - radius, center + radius], rounded outward; ``radius`` broadcasts to ``center``."""
     center = _check.tensor("center", center)
     radius = torch.as_tensor(radius, dtype=center.dtype)
     if not (radius >= 0).all():
@@ -139,11 +144,13 @@ def entire(*shape: int, dtype: torch.dtype = torch.float64) -> Interval:
 
 def is_empty(x: Interval) -> Tensor:
     """Say which intervals are empty."""
+    _check.instance("x", x, Interval)
     return x.lo.isnan()
 
 
 def mid(x: Interval) -> Tensor:
     """Return the midpoints: 0 for ``entire``, the largest finite number for a half-line, as in IEEE 1788 (12.12.8)."""
+    _check.instance("x", x, Interval)
     largest = torch.finfo(x.dtype).max
     middle = 0.5 * x.lo.clamp(-largest, largest) + 0.5 * x.hi.clamp(-largest, largest)
     middle = torch.where((x.hi == torch.inf) & (x.lo > -torch.inf), largest, middle)
@@ -152,33 +159,39 @@ def mid(x: Interval) -> Tensor:
 
 def rad(x: Interval, *, rounding: str = "outward") -> Tensor:
     """Return the smallest radius around ``mid`` that covers the interval, rounded up."""
+    _check.instance("x", x, Interval)
     middle = mid(x)
     return enlarge(torch.maximum(middle - x.lo, x.hi - middle), 1, mode(rounding))
 
 
 def width(x: Interval, *, rounding: str = "outward") -> Tensor:
     """Return ``hi - lo``, rounded up (0 for a point)."""
+    _check.instance("x", x, Interval)
     difference = x.hi - x.lo
     return torch.where(difference == 0, difference, enlarge(difference, 1, mode(rounding)))
 
 
 def mag(x: Interval) -> Tensor:
     """Return the largest absolute value."""
+    _check.instance("x", x, Interval)
     return torch.maximum(x.lo.abs(), x.hi.abs())
 
 
 def mig(x: Interval) -> Tensor:
     """Return the smallest absolute value."""
+    _check.instance("x", x, Interval)
     return torch.maximum(x.lo, -x.hi).clamp(min=0)
 
 
 def hull(x: Interval, y: Interval) -> Interval:
     """Return the smallest intervals that contain both."""
+    _check_two(x, y)
     return Interval.unchecked(torch.fmin(x.lo, y.lo), torch.fmax(x.hi, y.hi))
 
 
 def intersection(x: Interval, y: Interval) -> Interval:
     """Return what both have in common, possibly empty."""
+    _check_two(x, y)
     lo, hi = torch.maximum(x.lo, y.lo), torch.minimum(x.hi, y.hi)
     disjoint = lo > hi
     if disjoint.any():
@@ -188,17 +201,28 @@ def intersection(x: Interval, y: Interval) -> Interval:
 
 def subset(x: Interval, y: Interval) -> Tensor:
     """Say which x lie in y; the empty interval lies in every one."""
+    _check_two(x, y)
     return ((y.lo <= x.lo) & (x.hi <= y.hi)) | is_empty(x)
 
 
 def contains(x: Interval, value) -> Tensor:
     """Say which values lie in x; ``value`` is a tensor or number that broadcasts."""
+    _check.instance("x", x, Interval)
     value = torch.as_tensor(value)
     return (x.lo <= value) & (value <= x.hi)
 
 
+def _check_two(x: Interval, y: Interval) -> None:
+    """Refuse what is no pair of intervals of one dtype; shapes broadcast as torch's do."""
+    _check.instance("x", x, Interval)
+    _check.instance("y", y, Interval)
+    if x.dtype != y.dtype:
+        raise TypeError(f"x, y: got {x.dtype} and {y.dtype}, need the same")
+
+
 def neg(x: Interval) -> Interval:
     """Return -x, exactly."""
+    _check.instance("x", x, Interval)
     return Interval.unchecked(-x.hi, -x.lo)
 
 
@@ -208,11 +232,13 @@ def add(x: Interval, y: Interval, *, rounding: str = "outward") -> Interval:
     >>> add(point(1.0), Interval(0.0, 2.0), rounding="nearest")
     Interval([1, 3])
     """
+    _check_two(x, y)
     return Interval.unchecked(*widen(x.lo + y.lo, x.hi + y.hi, mode(rounding)))
 
 
 def sub(x: Interval, y: Interval, *, rounding: str = "outward") -> Interval:
     """Return x - y; the two are taken to be independent, so x - x is not 0 unless x is a point (Chapter 5)."""
+    _check_two(x, y)
     return Interval.unchecked(*widen(x.lo - y.hi, x.hi - y.lo, mode(rounding)))
 
 
@@ -222,6 +248,7 @@ def mul(x: Interval, y: Interval, *, rounding: str = "outward") -> Interval:
     >>> mul(Interval(-1.0, 2.0), Interval(-3.0, 1.0), rounding="nearest")
     Interval([-6, 3])
     """
+    _check_two(x, y)
     return mul_kernel(x, y, mode(rounding))
 
 
@@ -238,13 +265,9 @@ def mul_kernel(x: Interval, y: Interval, outward: bool) -> Interval:
     return Interval.unchecked(*widen(lo, hi, outward))
 
 
-def scale(x: Interval, factor, *, rounding: str = "outward") -> Interval:
-    """Return x times a finite number or tensor, taken to be exact."""
-    return mul(x, point(torch.as_tensor(factor, dtype=x.dtype)), rounding=rounding)
-
-
 def recip(x: Interval, *, rounding: str = "outward") -> Interval:
     r"""Return 1 / x: a half-line where an end of x is 0, entire where 0 is inside, empty where x is [0, 0]."""
+    _check.instance("x", x, Interval)
     lo, hi = 1 / x.hi, 1 / x.lo
     zero = (x.lo <= 0) & (x.hi >= 0)
     if zero.any():
@@ -261,6 +284,7 @@ def div(x: Interval, y: Interval, *, rounding: str = "outward") -> Interval:
     >>> div(point(1.0), Interval([-1.0, 0.0, 1.0], [1.0, 2.0, 2.0]), rounding="nearest")
     Interval([-inf, inf], [0.5, inf], [0.5, 1])
     """
+    _check_two(x, y)
     reciprocal = recip(y, rounding=rounding)
     inner = mul(x, reciprocal, rounding=rounding)
     inside = (y.lo > 0) | (y.hi < 0)
@@ -273,75 +297,18 @@ def div(x: Interval, y: Interval, *, rounding: str = "outward") -> Interval:
 
 
 def min(x: Interval, y: Interval) -> Interval:
-    """Return the range of min(a, b), exactly."""
+    """Return the range of the smaller of both, exactly."""
+    _check_two(x, y)
     return Interval.unchecked(torch.minimum(x.lo, y.lo), torch.minimum(x.hi, y.hi))
 
 
 def max(x: Interval, y: Interval) -> Interval:
-    """Return the range of max(a, b), exactly."""
+    """Return the range of the larger of both, exactly."""
+    _check_two(x, y)
     return Interval.unchecked(torch.maximum(x.lo, y.lo), torch.maximum(x.hi, y.hi))
 
 
 def abs(x: Interval) -> Interval:
     """Return the range of the absolute value, exactly."""
-    return Interval.unchecked(mig(x), mag(x))
-
-
-def affine(weight: Tensor, x: Interval, bias: Tensor | Real | None = None, *, rounding: str = "outward") -> Interval:
-    r"""Return the range of :math:`W x + b` over a box, in midpoint-radius form: two matrix products whatever the signs.
-
-    With :math:`m, r` the midpoint and radius of x, the range is :math:`W m + b \pm |W| r`, exactly (Rump, *Fast and parallel
-    interval arithmetic*, BIT 39, 1999). Outward rounding adds :math:`\gamma_n (|W| |m| + |b|)` to the radius without a third
-    product, because :math:`|W| r + \gamma |W| |m| = |W| (r + \gamma |m|)`.
-
-    Args:
-        weight: W, (out, in), finite.
-        x: Box, (..., in). A box with an empty side is empty; an unbounded one gives ``entire``.
-        bias: b, (out,), or None for 0.
-        rounding: ``"outward"`` or ``"nearest"``.
-
-    Returns:
-        Interval (..., out).
-
-    Example:
-        >>> affine(torch.tensor([[1.0, -2.0]]), Interval(torch.zeros(2), torch.ones(2)), rounding="nearest")
-        Interval([-2, 1])
-    """
-    weight = _check.tensor("weight", weight, shape=("out", "in"))
     _check.instance("x", x, Interval)
-    if not x.shape or x.shape[-1] != weight.shape[1] or x.dtype != weight.dtype:
-        raise ValueError(
-            f"x: got shape {tuple(x.shape)} and {x.dtype}, need (..., {weight.shape[1]}) and {weight.dtype}"
-        )
-    if bias is not None:
-        bias = _check.tensor("bias", bias, shape=(weight.shape[0],), dtype=weight.dtype)
-    return affine_kernel(weight, weight.abs(), bias, x, mode(rounding))
-
-
-def affine_kernel(weight: Tensor, magnitude: Tensor, bias: Tensor | None, x: Interval, outward: bool) -> Interval:
-    """Do the work of ``affine`` for checked arguments and ``magnitude = |weight|``."""
-    middle = 0.5 * x.lo + 0.5 * x.hi
-    radius = x.hi - middle
-    center = middle @ weight.T if bias is None else torch.addmm(bias, middle.reshape(-1, middle.shape[-1]), weight.T)
-    center = center.reshape(*x.shape[:-1], -1)
-    if outward:
-        check_matmul(x.dtype)
-        terms = weight.shape[1] + 8
-        bound = gamma(terms, x.dtype)
-        radius = torch.maximum(radius, middle - x.lo).mul_(1 + 2 * bound).add_(middle.abs(), alpha=bound)
-        error = center.abs() if bias is None else center.abs() + bias.abs()
-        radius = enlarge((radius @ magnitude.T).add_(error, alpha=bound), terms, True)
-    else:
-        radius = radius @ magnitude.T
-    lo, hi = center - radius, center + radius
-    if not torch.isfinite(lo.sum() + hi.sum()):  # a sum is the cheapest way to find a NaN; when it overflows, no harm
-        lo, hi = _unbounded_or_empty(lo, hi, x)
-    return Interval.unchecked(lo, hi)
-
-
-def _unbounded_or_empty(lo: Tensor, hi: Tensor, x: Interval) -> tuple[Tensor, Tensor]:
-    """Replace NaN by what it stands for: nothing where the box is empty, everything where it is unbounded."""
-    undefined = lo.isnan() | hi.isnan()
-    lo, hi = lo.masked_fill(undefined, -torch.inf), hi.masked_fill(undefined, torch.inf)
-    nothing = is_empty(x).any(-1, keepdim=True)
-    return lo.masked_fill(nothing, torch.nan), hi.masked_fill(nothing, torch.nan)
+    return Interval.unchecked(mig(x), mag(x))

@@ -1,19 +1,20 @@
-r"""Zonotopes: affine forms that remember where their uncertainty comes from, to second order in the inputs.
+r"""Zonotopes: enclosures that remember where their uncertainty comes from.
 
-A zonotope over m coordinates is the set of :math:`c + G^T \varepsilon + r \circ \eta` with all noise symbols
-:math:`\varepsilon_k, \eta_j \in [-1, 1]`: ``center`` c (n, m), ``generators`` G (n, k, m), and ``rest`` r (n, m), one symbol of its
-own for each coordinate. Affine maps are exact, so what cancels in the network cancels in the enclosure. A nonlinearity is
-replaced by a polynomial, and what that misses goes into ``rest``; the next affine map turns each ``rest`` into a generator.
+A zonotope over m coordinates is the set of :math:`c + p(\varepsilon) + G^T \eta + r \circ \zeta`: a center c (n,
+m), a polynomial p in the symbols :math:`\varepsilon \in [-1, 1]^d` of the d inputs, without constant and of low
+degree (module ``monomials``), generators G of further symbols :math:`\eta_k \in [-1, 1]`, and a rest r (n, m) >= 0,
+one symbol for each coordinate. The polynomial's coefficients are the first rows of ``generators`` (n, k, m). Affine
+maps are exact, so what cancels in the network cancels in the enclosure. A nonlinearity is replaced by a polynomial
+(module ``approximation``), what that misses goes into the rest, and the next affine map turns each rest into a
+generator of its own.
 
-Symbols are aligned by position, the same row of two zonotopes of one sweep is the same symbol. The first d rows belong to the
-inputs. With ``inputs = d > 0`` the next :math:`d (d + 1) / 2` rows belong to their products: :math:`2 \varepsilon_j^2 - 1` for each j, then
-:math:`\varepsilon_j \varepsilon_k` for j < k. They lie in [-1, 1] like all others, so every rule for symbols holds for them; but products
-of what is linear in the inputs need not go into ``rest``, and what does is of third order in the size of the box.
+Symbols are aligned by position: the same row of two zonotopes of one sweep is the same symbol. So products of what
+two factors have in common need not be bounded as if they were independent.
 
-Rounding: what an operation may lose is bounded and put into ``rest`` too, so each result contains the exact image of its
-arguments. Chapter 6 derives the operations (affine arithmetic: de Figueiredo & Stolfi, Numerical Algorithms 37, 2004; for
-networks: Singh et al., *Fast and effective robustness certification*, NeurIPS 2018; dependent symbols: Kochdumper & Althoff,
-*Sparse polynomial zonotopes*, IEEE TAC 66, 2021).
+Rounding: what an operation may lose is bounded and put into the rest too, so each result contains the exact image
+of its arguments. Chapter 6 derives the operations (affine arithmetic: de Figueiredo & Stolfi, Numerical Algorithms
+37, 2004; for networks: Singh et al., *Fast and effective robustness certification*, NeurIPS 2018; with polynomials:
+Kochdumper & Althoff, *Sparse polynomial zonotopes*, IEEE TAC 66, 2021).
 """
 
 from dataclasses import dataclass, replace
@@ -21,72 +22,73 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sobolev_lib.approximation import Fit
 from sobolev_lib.interval import Interval
-from sobolev_lib.line import Line
+from sobolev_lib.monomials import Monomials
 from sobolev_lib.rounding import enlarge, gamma, widen
 
 
 @dataclass(frozen=True, eq=False)
 class Zonotope:
-    """Center (n, m), generators (n, k, m), rest (n, m) >= 0 and the number of inputs whose products have rows."""
+    """Center (n, m), generators (n, k, m), the first for monomials, rest (n, m) >= 0, and the monomials."""
 
     center: Tensor
     generators: Tensor
     rest: Tensor
-    inputs: int = 0
-
-    @property
-    def spread(self) -> Tensor:
-        """Sum of the generators' absolute values, (n, m), as computed."""
-        return self.generators.abs().sum(1)
+    monomials: Monomials
 
     @property
     def rows(self) -> int:
         """Number of generators."""
         return self.generators.shape[1]
 
+    @property
+    def polynomial(self) -> Tensor:
+        """Coefficients of the monomials."""
+        return self.generators[:, : self.monomials.rows]
 
-def from_box(box: Interval, outward: bool, quadratic: bool) -> Zonotope:
-    """Return the zonotope of a box (n, d): one symbol for each input, and rows for their products if asked for."""
-    form = from_interval(box, outward)
-    linear = torch.diag_embed(form.rest)
-    n, d = form.center.shape
-    rows = d * (d + 1) // 2 if quadratic else 0
-    generators = torch.cat([linear, linear.new_zeros(n, rows, d)], 1)
-    return Zonotope(form.center, generators, torch.zeros_like(form.rest), d if quadratic else 0)
+    def radii(self) -> tuple[Tensor, Tensor]:
+        """Return sums of absolute values, (n, m): of the polynomial's coefficients; of all others and the rest."""
+        rows = self.monomials.rows
+        return self.generators[:, :rows].abs().sum(1), self.generators[:, rows:].abs().sum(1) + self.rest
 
 
-def from_interval(x: Interval, outward: bool) -> Zonotope:
-    """Return the zonotope of intervals (n, m) whose uncertainty is no one else's."""
+def from_box(box: Interval, monomials: Monomials, outward: bool) -> Zonotope:
+    """Return the zonotope of a box (n, d): one symbol for each input."""
+    form = from_interval(box, monomials, outward)
+    form.generators[:, : monomials.inputs] = torch.diag_embed(form.rest)
+    return replace(form, rest=torch.zeros_like(form.rest))
+
+
+def from_interval(x: Interval, monomials: Monomials, outward: bool, rows: int = 0) -> Zonotope:
+    """Return the zonotope of intervals (n, m) whose uncertainty is no one else's, with at least ``rows`` rows."""
     center = 0.5 * x.lo + 0.5 * x.hi
     radius = enlarge(torch.maximum(center - x.lo, x.hi - center), 1, outward)
-    return Zonotope(center, center.new_zeros(len(center), 0, center.shape[1]), radius)
-
-
-def padded(x: Zonotope, rows: int) -> Zonotope:
-    """Return the same zonotope with zero generators added up to ``rows``."""
-    n, k, m = x.generators.shape
-    return replace(x, generators=torch.cat([x.generators, x.generators.new_zeros(n, rows - k, m)], 1))
+    rows = monomials.rows if rows < monomials.rows else rows
+    return Zonotope(center, center.new_zeros(len(center), rows, center.shape[1]), radius, monomials)
 
 
 def enclosure(x: Zonotope, outward: bool) -> Interval:
     r"""Return intervals around the zonotope.
 
-    With rows for products, each :math:`g \varepsilon + h (2 \varepsilon^2 - 1)` is a parabola, whose range is narrower than
-    :math:`\pm (|g| + |h|)`: its far end is there, the near end is :math:`|h| - |g|` or, if the vertex lies inside, the vertex.
+    A monomial with even exponents lies in [0, 1], any other in [-1, 1]. Moreover
+    :math:`g \varepsilon + h \varepsilon^2` is a parabola: on the side away from its far end it reaches only
+    :math:`|g| - |h|`, or :math:`g^2 / 4 |h|` if the vertex lies inside.
     """
-    d = x.inputs
-    radius = enlarge(x.spread + x.rest, x.rows + 1, outward)
-    low = high = radius
-    if d and x.rows:
-        linear, bend = x.generators[:, :d].abs(), x.generators[:, d : 2 * d]
+    spread, others = x.radii()
+    radius = enlarge(spread + others, x.rows + 1, outward)
+    low, high = radius, radius
+    if x.monomials.degree > 1:
+        even = x.polynomial[:, x.monomials.even]
+        up, down = even.clamp(min=0).sum(1), (-even).clamp(min=0).sum(1)
+        linear, bend = x.generators[:, : x.monomials.inputs].abs(), x.generators[:, x.monomials.squares]
         size = bend.abs()
-        inside = linear < 4 * size
-        saved = torch.where(inside, linear - linear.square() / (8 * size), 2 * size)  # how much nearer than -|g| - |h|
-        saved = saved * (1 - 16 * torch.finfo(saved.dtype).eps)
-        low = radius - torch.where(bend > 0, saved, 0.0).sum(1)
-        high = radius - torch.where(bend < 0, saved, 0.0).sum(1)
-        low, high = (side + radius * gamma(d + 4, side.dtype) if outward else side for side in (low, high))
+        saved = torch.where(linear < 2 * size, linear - linear.square() / (4 * size), size)
+        up, down = up + torch.where(bend > 0, saved, 0.0).sum(1), down + torch.where(bend < 0, saved, 0.0).sum(1)
+        low, high = radius - up, radius - down
+        if outward:
+            slack = radius * gamma(x.rows + 16, radius.dtype)
+            low, high = low + slack, high + slack
     return Interval.unchecked(*widen(x.center - low, x.center + high, outward))
 
 
@@ -96,92 +98,94 @@ def affine_image(weight: Tensor, magnitude: Tensor, bias: Tensor | None, x: Zono
     center = center if bias is None else center + bias
     mixed = torch.cat([x.generators @ weight.T, x.rest.unsqueeze(-1) * weight.T], dim=1)
     if not outward:
-        return Zonotope(center, mixed, torch.zeros_like(center), x.inputs)
+        return Zonotope(center, mixed, torch.zeros_like(center), x.monomials)
     terms = weight.shape[1] + 8
-    size = enlarge(x.center.abs() + x.spread + x.rest, x.rows + 2, True)
-    lost = size @ magnitude.T
+    spread, others = x.radii()
+    lost = enlarge(x.center.abs() + spread + others, x.rows + 2, True) @ magnitude.T
     lost = lost if bias is None else lost + bias.abs()
     floor = mixed.shape[1] * terms * torch.finfo(center.dtype).tiny
-    return Zonotope(center, mixed, enlarge(lost, terms, True) * gamma(terms, center.dtype) + floor, x.inputs)
+    return Zonotope(center, mixed, enlarge(lost, terms, True) * gamma(terms, center.dtype) + floor, x.monomials)
 
 
-def image(line: Line, x: Zonotope, outward: bool) -> Zonotope:
-    r"""Return the zonotope of f(x) for a line or parabola of f over the range of x, centred at ``x.center``.
+def images(fits: list[list[Fit]], x: Zonotope, outward: bool) -> list[Zonotope]:
+    r"""Return the zonotopes of functions of x, for fits of each around ``x.center`` over the range of x.
 
-    With x = c + l + (the rest), l linear in the inputs, the square :math:`(x - c)^2` is :math:`l^2`, which has rows, and at most
-    :math:`R^2 - L^2` more, R and L the radii of x and l. Where that is worse than the straight line, the line is taken.
+    With x - c = p + e, p the polynomial, :math:`(x - c)^i` is :math:`p^i` and at most
+    :math:`|e| \sum_{j < i} |x - c|^j |p|^{i - 1 - j}` more; what exceeds the degree is bounded. Where all that
+    comes to more than the margin of the straight line, the line is taken.
     """
-    eps = torch.finfo(x.center.dtype).eps
-    spread = x.spread
-    bend, slope, offset, margin = line.bend, line.slope, line.offset, line.margin
-    if x.inputs:
-        linear = x.generators[:, : x.inputs].abs().sum(1)
-        beyond = ((spread + x.rest).square() - linear.square()).clamp(min=0)
-        curved = line.bend.abs() * beyond + line.curved_margin
-        better = curved < margin
-        bend = torch.where(better, bend, 0.0)
-        slope = torch.where(better, line.curved_slope, slope)
-        offset = torch.where(better, line.curved_offset, offset)
-        margin = torch.where(better, curved, margin)
-    center = slope * x.center + offset
+    spread, others = x.radii()
+    powers = []
+    if len(fits[0]) > 1:
+        reach = torch.minimum(fits[0][1].reach, spread + others)
+        power, lost, mixed = x.polynomial, torch.zeros_like(spread), torch.ones_like(spread)
+        for _ in fits[0][1].powers[2:]:
+            power, cut = x.monomials.multiply(power, x.polynomial)
+            lost = cut + spread * lost
+            mixed = reach * mixed + spread ** (len(powers) + 1)
+            powers.append((power, lost + others * mixed))
+    return [_image(fit, x, powers, spread, others, outward) for fit in fits]
+
+
+def _image(fits: list[Fit], x: Zonotope, powers, spread: Tensor, others: Tensor, outward: bool) -> Zonotope:
+    (offset, slope), margin = fits[0].powers, fits[0].margin
+    curve = None
+    if len(fits) > 1:
+        bends = fits[1].powers[2:]
+        bent = fits[1].margin + sum(bend.abs() * beyond for bend, (_, beyond) in zip(bends, powers, strict=False))
+        curve = sum(bend.unsqueeze(1) * power for bend, (power, _) in zip(bends, powers, strict=False))
+        better = bent < margin
+        curve = torch.where(better.unsqueeze(1), curve, 0.0)
+        offset = torch.where(better, fits[1].powers[0], offset)
+        slope = torch.where(better, fits[1].powers[1], slope)
+        margin = torch.where(better, bent, margin)
     generators = slope.unsqueeze(1) * x.generators
     rest = slope.abs() * x.rest + margin
-    lost = slope.abs() * (x.center.abs() + spread) + offset.abs()
-    if x.inputs:
-        parts = x.generators[:, : x.inputs]
-        center = center + _add_products(generators, bend.unsqueeze(1) * parts, parts)
-        lost = lost + bend.abs() * (spread + x.rest).square()
-    if outward:
-        rest = enlarge(rest + lost * gamma(2 * x.rows + 16, center.dtype), x.rows + 16, True)
-    return Zonotope(center, generators, rest, x.inputs)
-
-
-def _add_products(generators: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    r"""Add the product of two forms linear in the inputs, (n, d, m) each, to the rows of products; return its constant.
-
-    :math:`\varepsilon_j^2 = (1 + (2 \varepsilon_j^2 - 1)) / 2`.
-    """
-    d = x.shape[1]
-    half = 0.5 * x * y
-    generators[:, d : 2 * d] += half
-    j, k = torch.triu_indices(d, d, 1)
-    generators[:, 2 * d : d + d * (d + 1) // 2] += torch.addcmul(x[:, j] * y[:, k], x[:, k], y[:, j])
-    return half.sum(1)
+    if curve is not None:
+        generators[:, : x.monomials.rows] += curve
+    if outward:  # roundings: two of each generator; of each coefficient of a power at most 32 for each multiplication
+        rest = rest + (slope.abs() * spread + slope.abs() * others) * gamma(8, rest.dtype)
+        if curve is not None:
+            size = sum(bend.abs() * spread ** (i + 2) for i, bend in enumerate(fits[1].powers[2:]))
+            rest = rest + size * gamma(40 * x.monomials.degree, rest.dtype)
+        rest = enlarge(rest, x.monomials.degree * x.rows + 64, True)
+    return Zonotope(offset, generators, rest, x.monomials)
 
 
 def product(x: Zonotope, y: Zonotope, x_range: Interval, y_range: Interval, outward: bool) -> Zonotope:
     r"""Return the zonotope of the elementwise product, given intervals that contain the factors.
 
-    With :math:`x = x_0 + \xi, y = y_0 + \upsilon` the product is :math:`x_0 y_0 + y_0 \xi + x_0 \upsilon + \xi \upsilon`, and only the
-    last term is not affine. What both factors have linear in the inputs has rows for its product. Of the others, a symbol
-    they share contributes :math:`x_k y_k \varepsilon_k^2` with :math:`\varepsilon_k^2 \in [0, 1]`. All that is left goes into ``rest``. Where the
-    range of :math:`\xi \upsilon`, from the ranges of the factors, is smaller than what would be left, it is taken instead.
+    With :math:`x = x_0 + \xi, y = y_0 + \upsilon` the product is
+    :math:`x_0 y_0 + y_0 \xi + x_0 \upsilon + \xi \upsilon`, and only the last term is hard. The product of both
+    polynomials is a polynomial. Any other symbol that the factors share contributes :math:`x_k y_k \eta_k^2` with
+    :math:`\eta_k^2 \in [0, 1]`. What is left goes into the rest. Where the range of :math:`\xi \upsilon`, from the
+    ranges of the factors, is smaller than what would be left, it is taken instead.
     """
     long, short = (y, x) if y.rows >= x.rows else (x, y)
-    shared, d = short.rows, max(x.inputs, y.inputs)
+    first, shared = x.monomials.rows, short.rows
     generators = long.generators * short.center.unsqueeze(1)
     generators[:, :shared] += short.generators * long.center.unsqueeze(1)
-    first = d if shared else 0
     common = x.generators[:, first:shared] * y.generators[:, first:shared]
-    x_parts, y_parts = x.generators[:, :first], y.generators[:, :first]
-    x_radius, y_radius = x.spread + x.rest, y.spread + y.rest
-    explained = x_parts.abs().sum(1) * y_parts.abs().sum(1) + 0.5 * common.abs().sum(1)
-    radius, shift = (x_radius * y_radius - explained).clamp(min=0), 0.5 * common.sum(1)
+    curve, lost = x.monomials.multiply(x.polynomial, y.polynomial)
+    (x_spread, x_others), (y_spread, y_others) = x.radii(), y.radii()
+    radius = lost + x_spread * y_others + x_others * y_spread + (x_others * y_others - 0.5 * common.abs().sum(1))
+    shift = 0.5 * common.sum(1)
+    x_radius, y_radius = x_spread + x_others, y_spread + y_others
     low, high = _range_product(
         [(end - x.center).clamp(-x_radius, x_radius) for end in (x_range.lo, x_range.hi)],
         [(end - y.center).clamp(-y_radius, y_radius) for end in (y_range.lo, y_range.hi)],
     )
     by_range = 0.5 * (high - low) < radius
     shift, radius = torch.where(by_range, 0.5 * (low + high), shift), torch.where(by_range, 0.5 * (high - low), radius)
-    if first:
-        shift = shift + _add_products(generators, torch.where(by_range, 0.0, 1.0).unsqueeze(1) * x_parts, y_parts)
+    generators[:, :first] += torch.where(by_range.unsqueeze(1), 0.0, curve)
     center = x.center * y.center + shift
-    rest = radius + x.center.abs() * y.rest + y.center.abs() * x.rest
+    rest = radius.clamp(min=0) + x.center.abs() * y.rest + y.center.abs() * x.rest
     if outward:
-        rows = x.rows + y.rows + 8
-        size = (x.center.abs() + x_radius) * (y.center.abs() + y_radius)
-        rest = enlarge(rest + size * gamma(2 * rows + 32, center.dtype), 2 * rows + 32, True)
-    return Zonotope(center, generators, rest, d)
+        terms = x.rows + y.rows + 64
+        linear = x.center.abs() * (y.center.abs() + y_radius) + y.center.abs() * x_radius + shift.abs()
+        lost = linear * gamma(8, center.dtype) + x_radius * y_radius * gamma(terms, center.dtype)
+        rest = enlarge(rest + lost, terms, True)
+    return Zonotope(center, generators, rest, x.monomials)
 
 
 def _range_product(xi: list[Tensor], upsilon: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -197,7 +201,6 @@ def total(x: Zonotope, y: Zonotope, outward: bool) -> Zonotope:
     generators[:, : short.rows] += short.generators
     center, rest = x.center + y.center, x.rest + y.rest
     if outward:
-        size = x.center.abs() + x.spread + y.center.abs() + y.spread
-        terms = generators.shape[1] + 8
-        rest = enlarge(rest + size * gamma(terms, center.dtype), terms, True)
-    return Zonotope(center, generators, rest, max(x.inputs, y.inputs))
+        size = x.center.abs() + y.center.abs() + sum(x.radii()) + sum(y.radii())
+        rest = enlarge(rest + size * gamma(4, center.dtype), generators.shape[1] + 8, True)
+    return Zonotope(center, generators, rest, x.monomials)
