@@ -74,7 +74,7 @@ $(VENV)/.%: $(READY)
 # --- pages ----------------------------------------------------------------------------------------------------------
 
 $(PAGES): $(READY) $(SOURCES) _build/.repo
-	@rm -rf _build/html
+	@rm -rf _build/html _build/.doctrees
 	REPO="$(REPO)" $(VENV)/bin/jupyter-book build . -W -n --keep-going --all --quiet || { echo; echo "The book has a fault:" \
 	  "the warnings above name page and line."; exit 1; }
 	@touch $@
