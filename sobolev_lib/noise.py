@@ -1,0 +1,255 @@
+r"""Standard normals behind one interface: pseudo-random, scrambled Sobol', antithetic.
+
+A noise is an infinite matrix of standard normals, read by ``noise(start, count, dims)``: rows ``start`` to
+``start + count`` of the matrix that has ``dims`` columns. Row i depends on the seed, on i and on ``dims`` only, so the
+numbers are the same however the work is cut into chunks, in whatever order and in however many processes. Nothing is
+remembered between calls. Every normal is made from one uniform by the inverse distribution function, which keeps
+Sobol' points equidistributed and makes ``-z`` as likely as ``z`` bit for bit. Derived in ``Chapter 1``.
+"""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.quasirandom import SobolEngine
+
+from sobolev_lib import _check
+
+
+class Noise(Protocol):
+    """Anything callable as ``noise(start, count, dims)`` that returns rows of standard normals, (count, dims)."""
+
+    def __call__(self, start: int, count: int, dims: int) -> Tensor:
+        """Rows ``start`` to ``start + count`` of the matrix of standard normals with ``dims`` columns."""
+        ...
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Pseudo-random standard normals; made by ``gaussian``, which documents the fields."""
+
+    seed: int = 0
+    skip: int = 0
+
+    def __post_init__(self):
+        """Check the fields."""
+        _check.count("seed", self.seed, least=0, most=2**64 - 1)
+        _check.count("skip", self.skip, least=0, most=2**31 - 1)
+
+    def __call__(self, start: int, count: int, dims: int) -> Tensor:
+        """Return rows ``start`` to ``start + count``, shape (count, dims), float64."""
+        _check_rows(start, count, dims, most_rows=2**63, most_dims=2**31 - 1)
+        block, offset = divmod(start * dims, 4)  # Philox makes four words per step of its counter
+        key = np.array([self.seed, self.skip << 32 | dims], dtype=np.uint64)
+        words = _philox(key, block, offset + count * dims)[offset:]
+        # The upper 53 bits, read as a signed integer with the last bit set, are an odd number of either sign: never
+        # 0 or +-2^52, symmetric, and exact in float64.
+        odd = torch.from_numpy(words.view(np.int64)).bitwise_right_shift_(11).bitwise_or_(1)
+        return _normals(odd, 52).view(count, dims)
+
+
+@dataclass(frozen=True)
+class Sobol:
+    """Scrambled Sobol' points mapped to standard normals; made by ``sobol``, which documents the fields."""
+
+    seed: int = 0
+    skip: int = 0
+
+    def __post_init__(self):
+        """Check the fields."""
+        _check.count("seed", self.seed, least=0, most=2**64 - 1)
+        _check.count("skip", self.skip, least=0, most=SobolEngine.MAXDIM - 1)
+
+    def __call__(self, start: int, count: int, dims: int) -> Tensor:
+        """Return points ``start`` to ``start + count``, shape (count, dims), float64."""
+        _check_rows(start, count, dims, most_rows=2**SobolEngine.MAXBIT, most_dims=SobolEngine.MAXDIM - self.skip)
+        directions, shift = _sobol_net(self.seed, self.skip, dims)
+        bits = min(12, (count - 1).bit_length())
+        table = torch.zeros(1, dims, dtype=torch.int64)
+        for bit in range(bits):  # the reflected Gray code: the second half runs through the first one backwards
+            table = torch.cat([table, table.flip(0) ^ directions[bit]])
+        points = torch.empty(count, dims, dtype=torch.int64)
+        row = start
+        while row < start + count:
+            within = row % len(table)
+            stop = min(row - within + len(table), start + count)
+            origin = _gray_point(row - within, directions) ^ shift
+            torch.bitwise_xor(table[within : within + stop - row], origin, out=points[row - start : stop - start])
+            row = stop
+        # Half a cell further on, so that no point lies on 0: (q + 1/2) / 2^30 in [0, 1] is odd, an integer over 2^30,
+        # in [-1, 1] with odd = 2 q + 1 - 2^30.
+        return _normals(points.mul_(2).add_(1 - 2**SobolEngine.MAXBIT), SobolEngine.MAXBIT)
+
+
+@dataclass(frozen=True)
+class Antithetic:
+    """Rows 2 i and 2 i + 1 are z_i and -z_i; made by ``antithetic``."""
+
+    noise: Noise
+
+    def __call__(self, start: int, count: int, dims: int) -> Tensor:
+        """Return rows ``start`` to ``start + count``, shape (count, dims), float64."""
+        _check_rows(start, count, dims, most_rows=2**63, most_dims=2**31 - 1)
+        first = start // 2
+        rows = self.noise(first, (start + count + 1) // 2 - first, dims)
+        return torch.stack([rows, -rows], dim=1).reshape(-1, dims)[start - 2 * first :][:count]
+
+
+def gaussian(seed: int = 0, *, skip: int = 0) -> Gaussian:
+    r"""Pseudo-random standard normals from a counter-based generator (Philox 4x64).
+
+    .. math:: z_{ij} = \Phi^{-1}(u_{ij}), \qquad u_{ij} = (k_{ij} + \tfrac12)\, 2^{-52}, \quad k_{ij} < 2^{52}
+
+    The counter of the generator is the position of the number in the matrix, and seed, ``skip`` and ``dims`` are
+    its key: two noises that differ in any of them are independent.
+
+    Args:
+        seed: an integer from 0 to 2^64 - 1.
+        skip: number of leading columns left to others. For pseudo-random numbers it only picks an independent stream.
+
+    Shape:
+        The result is called as ``noise(start, count, dims)`` and returns (count, dims) in float64.
+
+    Returns:
+        A ``Gaussian``, which is a ``Noise``.
+
+    Raises:
+        ValueError: a seed or skip out of range; in the call, a negative start, or no rows or columns.
+
+    Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. ``Chapter 1``.
+
+    >>> noise = gaussian(seed=7)
+    >>> bool((noise(0, 10, 3)[4:6] == noise(4, 2, 3)).all())
+    True
+    """
+    return Gaussian(seed, skip)
+
+
+def sobol(seed: int = 0, *, skip: int = 0) -> Sobol:
+    r"""Scrambled Sobol' points as standard normals: a randomised quasi-Monte Carlo rule.
+
+    .. math:: z_{ij} = \Phi^{-1}\bigl((q_{ij} + \tfrac12)\, 2^{-30}\bigr)
+
+    with :math:`q_{ij}` the i-th point of a Sobol' sequence in base 2 under a random linear matrix scramble and digital
+    shift. Averages over the first 2^m points converge faster than Monte Carlo for smooth integrands; other counts lose
+    the balance. Rows of one matrix are not independent, so standard errors computed from them mean nothing: repeat with
+    several seeds instead.
+
+    Args:
+        seed: an integer from 0 to 2^64 - 1; picks the scramble.
+        skip: number of leading dimensions left to others, for two users that together need one point set.
+
+    Shape:
+        The result is called as ``noise(start, count, dims)`` and returns (count, dims) in float64.
+
+    Returns:
+        A ``Sobol``, which is a ``Noise``.
+
+    Raises:
+        ValueError: a seed or skip out of range; in the call, rows beyond 2^30 or more than 21,201 dimensions.
+
+    Source: Owen, "Scrambled net variance for integrals of smooth functions", Annals of Statistics 25 (1997);
+    Joe and Kuo, "Constructing Sobol' sequences with better two-dimensional projections" (2008). ``Chapter 1``.
+
+    >>> z = sobol(seed=0)(0, 1024, 1)
+    >>> int((z < 0).sum())  # of 1024 points exactly half lie below the median
+    512
+    """
+    return Sobol(seed, skip)
+
+
+def antithetic(noise: Noise) -> Antithetic:
+    r"""Antithetic pairs: row 2 i is row i of ``noise``, row 2 i + 1 its negative.
+
+    The mean over a pair is free of every odd moment, and an integrand that is linear in z is integrated exactly.
+    ``label`` and ``simulate`` do not need it: ``label`` pairs its paths itself.
+
+    Args:
+        noise: the noise to pair.
+
+    Shape:
+        The result is called as ``noise(start, count, dims)`` and returns (count, dims) in float64.
+
+    Returns:
+        An ``Antithetic``, which is a ``Noise``.
+
+    Raises:
+        TypeError: ``noise`` is not callable.
+
+    Source: Glasserman, "Monte Carlo Methods in Financial Engineering" (2003), section 4.2. ``Chapter 1``.
+
+    >>> float(antithetic(gaussian(seed=0))(0, 100, 2).sum())
+    0.0
+    """
+    if not callable(noise):
+        raise TypeError(
+            f"noise: got {type(noise).__name__}, need a callable noise(start, count, dims), e.g. gaussian(seed=0)"
+        )
+    return Antithetic(noise)
+
+
+def normal_pdf(x: Tensor) -> Tensor:
+    """Density of the standard normal distribution.
+
+    >>> round(float(normal_pdf(torch.tensor(0.0, dtype=torch.float64))), 6)
+    0.398942
+    """
+    return torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+
+
+def normal_cdf(x: Tensor) -> Tensor:
+    """Distribution function of the standard normal distribution, accurate to the last digits in the left tail too.
+
+    ``torch.special.ndtr`` is 0 below -8.3 in float64; the complementary error function is not.
+
+    >>> f"{float(normal_cdf(torch.tensor(-20.0, dtype=torch.float64))):.6e}"
+    '2.753624e-89'
+    """
+    return 0.5 * torch.erfc(x * -math.sqrt(0.5))
+
+
+def _normals(odd: Tensor, bits: int) -> Tensor:
+    """Normals from odd integers in (-2^bits, 2^bits): Phi^-1((1 + y) / 2) = sqrt(2) erfinv(y), y = odd / 2^bits."""
+    return odd.to(torch.float64).mul_(2.0**-bits).erfinv_().mul_(math.sqrt(2))
+
+
+def _philox(key: np.ndarray, block: int, count: int) -> np.ndarray:
+    """Random words from the given block of four on; long runs on two threads, since the generator is the slowest part."""
+    half = count // 8 * 4
+    if half < 2**15 or torch.get_num_threads() < 2:
+        return np.random.Philox(key=key, counter=block).random_raw(count)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        late = pool.submit(np.random.Philox(key=key, counter=block + half // 4).random_raw, count - half)
+        return np.concatenate([np.random.Philox(key=key, counter=block).random_raw(half), late.result()])
+
+
+@lru_cache(maxsize=16)
+def _sobol_net(seed: int, skip: int, dims: int) -> tuple[Tensor, Tensor]:
+    """Scrambled direction numbers (30, dims) and digital shift (dims,) of the dimensions after the first `skip`."""
+    mixed = int(np.random.SeedSequence([seed, skip, dims]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    engine = SobolEngine(skip + dims, scramble=True, seed=mixed)
+    return engine.sobolstate[skip:].T.contiguous(), engine.shift[skip:].clone()
+
+
+def _gray_point(row: int, directions: Tensor) -> Tensor:
+    """Unshifted point of the given row: the direction numbers of the set bits of its Gray code, added without carry."""
+    code, bit = row ^ row >> 1, 0
+    point = torch.zeros(directions.shape[1], dtype=torch.int64)
+    while code >> bit:
+        if code >> bit & 1:
+            point ^= directions[bit]
+        bit += 1
+    return point
+
+
+def _check_rows(start: int, count: int, dims: int, *, most_rows: int, most_dims: int):
+    _check.count("start", start, least=0)
+    _check.count("count", count)
+    _check.count("dims", dims, most=most_dims)
+    if start + count > most_rows:
+        raise ValueError(f"start + count: got row {start + count}, need at most {most_rows} rows")

@@ -1,0 +1,373 @@
+"""Labels against closed forms, torch.func and finite differences; cuts of the work; files."""
+
+import math
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sobolev_lib.case_study import basket_case
+from sobolev_lib.labels import Samples, label
+from sobolev_lib.models import Bachelier
+from sobolev_lib.noise import gaussian, sobol
+from sobolev_lib.payoffs import Blend, Call, Digital, LastStep, Sigmoid, Softplus
+from sobolev_lib.schemes import EulerMaruyama, Milstein
+
+NOISE = gaussian(seed=0)
+# torch's forward mode compiles its rules with torch.jit, which torch itself calls deprecated.
+FORWARD_MODE = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+
+
+def by_hand(case, x, z):
+    """Label of one antithetic pair of exact Bachelier steps, as a function of one input (d,)."""
+    payoff = case.payoff
+    shift = case.model.cholesky @ z
+    return 0.5 * (payoff((x + shift)[None])[0] + payoff((x - shift)[None])[0])
+
+
+@FORWARD_MODE
+def test_labels_are_the_derivatives_of_the_simulated_payoff():
+    case = basket_case(smoothing=Blend(width=0.1))
+    x = case.inputs(20, gaussian(seed=1))
+    u = torch.randn(20, 2, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    samples = label(case.model, case.payoff, x, horizon=1.0, noise=NOISE, order=2, directions=u)
+    z = NOISE(0, 20, 7)
+    for i in range(20):
+        value = torch.func.grad_and_value(by_hand, argnums=1)
+        gradient, exact = value(case, x[i], z[i])
+        hessian = torch.func.hessian(by_hand, argnums=1)(case, x[i], z[i])
+        assert torch.allclose(samples.value[i], exact, atol=1e-14, rtol=1e-13)
+        assert torch.allclose(samples.gradient[i], gradient, atol=1e-14, rtol=1e-13)
+        assert torch.allclose(samples.hvp[i], u[i] @ hessian, atol=1e-12, rtol=1e-12)
+
+
+@FORWARD_MODE
+def test_hvp_equals_forward_over_reverse():
+    case = basket_case(3, smoothing=Blend(width=0.1))
+    x, z, u = case.inputs(50, gaussian(seed=1)), NOISE(0, 50, 3), torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64)
+    samples = label(case.model, case.payoff, x, horizon=1.0, noise=NOISE, order=2, directions=u)
+
+    def product(x, z):
+        return torch.func.jvp(lambda y: torch.func.grad(by_hand, argnums=1)(case, y, z), (x,), (u[0],))[1]
+
+    oracle = torch.stack([product(*row) for row in zip(x, z, strict=True)])
+    assert torch.allclose(samples.hvp[:, 0], oracle, atol=1e-12, rtol=1e-12)
+
+
+def test_default_directions_give_the_hessian():
+    case = basket_case(3, smoothing=Softplus(width=0.1))
+    x = case.inputs(5, gaussian(seed=1))
+    samples = label(case.model, case.payoff, x, horizon=1.0, noise=NOISE, order=2)
+    assert samples.directions.tolist() == torch.eye(3).tolist()
+    assert torch.allclose(samples.hvp, samples.hvp.transpose(1, 2), atol=1e-13)
+    again = label(case.model, case.payoff, x, horizon=1.0, noise=NOISE, order=2, directions=samples.directions)
+    assert torch.equal(again.hvp, samples.hvp)
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+@pytest.mark.parametrize("dim", [1, 7, 30])
+@pytest.mark.parametrize("paths", [1, 3, 5000])
+def test_chunks_do_not_change_a_bit(order, dim, paths):
+    case = basket_case(dim, smoothing=Blend(width=0.05))
+    x = case.inputs(211 if paths < 1000 else 3, gaussian(seed=1))
+    u = torch.ones(1, dim, dtype=torch.float64) if order == 2 else None
+
+    def run(chunk, threads=1):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            return label(
+                case.model,
+                case.payoff,
+                x,
+                horizon=1.0,
+                noise=NOISE,
+                order=order,
+                paths=paths,
+                directions=u,
+                chunk=chunk,
+            )
+        finally:
+            torch.set_num_threads(before)
+
+    whole = run(2**20)
+    for chunk, threads in [(1, 1), (7, 1), (100, 1), (1024, 1), (5000, 1), (9000, 1), (2**20, 2), (None, 2)]:
+        part = run(chunk, threads)
+        for name in ("value", "gradient", "hvp", "value_error", "gradient_error", "hvp_error"):
+            a, b = getattr(whole, name), getattr(part, name)
+            assert (a is None) == (b is None)
+            assert a is None or torch.equal(a, b), (name, chunk, threads)
+
+
+@pytest.mark.parametrize("scheme", [EulerMaruyama(), Milstein()])
+def test_chunks_do_not_change_a_bit_over_many_steps(scheme):
+    case = (
+        basket_case(4, smoothing=LastStep())
+        if isinstance(scheme, EulerMaruyama)
+        else basket_case(4, smoothing=Blend(0.05))
+    )
+    x = case.inputs(150, gaussian(seed=1))
+    runs = [
+        label(
+            case.model, case.payoff, x, horizon=1.0, noise=NOISE, order=2, paths=2, scheme=scheme, steps=5, chunk=chunk
+        )
+        for chunk in (2**20, 64, 33)
+    ]
+    for run in runs[1:]:
+        assert torch.equal(run.value, runs[0].value)
+        assert torch.equal(run.gradient, runs[0].gradient)
+        assert torch.equal(run.hvp, runs[0].hvp)
+        assert torch.equal(run.hvp_error, runs[0].hvp_error)
+
+
+def test_path_j_of_input_i_takes_row_i_paths_plus_j():
+    case = basket_case(2)
+    x = case.inputs(4, gaussian(seed=1))
+    many = label(case.model, case.payoff, x, horizon=1.0, noise=NOISE, paths=3)
+    single = label(case.model, case.payoff, x.repeat_interleave(3, dim=0), horizon=1.0, noise=NOISE)
+    assert torch.allclose(many.value, single.value.view(4, 3).mean(1), atol=1e-15)
+    assert torch.allclose(many.gradient, single.gradient.view(4, 3, 2).mean(1), atol=1e-15)
+
+
+def test_standard_errors_are_those_of_the_sample():
+    case = basket_case(2)
+    x = case.inputs(4, gaussian(seed=1))
+    many = label(case.model, case.payoff, x, horizon=1.0, noise=NOISE, paths=2500)
+    single = label(case.model, case.payoff, x.repeat_interleave(2500, dim=0), horizon=1.0, noise=NOISE)
+    assert torch.allclose(many.value_error, single.value.view(4, 2500).std(1) / 50, rtol=1e-12)
+    assert torch.allclose(many.gradient_error, single.gradient.view(4, 2500, 2).std(1) / 50, rtol=1e-12)
+    assert single.value_error is None and single.gradient_error is None and single.hvp_error is None
+
+
+def test_standard_error_survives_a_large_constant():
+    model, payoff = Bachelier(volatility=1e-6), Call(strike=-1e6)
+    samples = label(model, payoff, [[1.0]], horizon=1.0, noise=NOISE, paths=4000, antithetic=False)
+    assert float(samples.value_error) == pytest.approx(1e-6 / math.sqrt(4000), rel=0.06)  # 5 deviations of a deviation
+
+
+def test_antithetic_mean_is_one_label():
+    case = basket_case(2)
+    x = case.inputs(100, gaussian(seed=1))
+    pair = label(case.model, case.payoff, x, horizon=1.0, noise=NOISE)
+    up = label(case.model, case.payoff, x, horizon=1.0, noise=NOISE, antithetic=False)
+    down = label(case.model, case.payoff, x, horizon=1.0, noise=lambda *a: -NOISE(*a), antithetic=False)
+    assert torch.allclose(pair.value, 0.5 * (up.value + down.value), atol=1e-15)
+    assert torch.allclose(pair.gradient, 0.5 * (up.gradient + down.gradient), atol=1e-15)
+
+
+def test_conditioning_on_one_exact_step_gives_the_closed_form():
+    case = basket_case(5, smoothing=LastStep())
+    x = case.test_inputs(50)
+    samples = label(case.model, case.payoff, x, horizon=1.0, noise=NOISE, order=2)
+    truth = case.reference(x)
+    assert torch.allclose(samples.value, truth.price, atol=1e-15)
+    assert torch.allclose(samples.gradient, truth.delta, atol=1e-14)
+    hessian = truth.gamma[:, None, None] * case.weights[:, None] * case.weights
+    assert torch.allclose(samples.hvp, hessian, atol=1e-12)
+
+
+def test_labels_do_not_touch_the_inputs():
+    x = torch.ones(3, 1, dtype=torch.float64)
+    samples = label(Bachelier(volatility=0.2), Call(strike=1.0), x, horizon=1.0, noise=NOISE)
+    assert not x.requires_grad and not samples.x.requires_grad and not samples.gradient.requires_grad
+    assert torch.equal(x, torch.ones(3, 1, dtype=torch.float64))
+
+
+def test_sobol_paths_agree_with_the_closed_form():
+    case = basket_case(2)
+    x = case.test_inputs(3)
+    runs = [label(case.model, case.payoff, x, horizon=1.0, noise=sobol(s), paths=1024).value for s in range(8)]
+    runs = torch.stack(runs)
+    # Eight independent scrambles: Student's t with 7 degrees of freedom, level 3 * 1e-4.
+    assert ((runs.mean(0) - case.reference(x).price).abs() < 7.9 * runs.std(0) / math.sqrt(8)).all()
+
+
+def samples_of_order_2():
+    case = basket_case(3, smoothing=Blend(width=0.05))
+    x = case.inputs(10, gaussian(seed=1))
+    return label(
+        case.model,
+        case.payoff,
+        x,
+        horizon=1.0,
+        noise=NOISE,
+        order=2,
+        paths=4,
+        parameters=["volatility"],
+        directions=x[:2],
+    )
+
+
+def assert_same(a, b):
+    for name, tensor in vars(a).items():
+        other = getattr(b, name)
+        if isinstance(tensor, dict):
+            assert tensor.keys() == other.keys() and all(torch.equal(tensor[key], other[key]) for key in tensor)
+        else:
+            assert (tensor is None and other is None) or torch.equal(tensor, other), name
+
+
+def test_samples_survive_a_file(tmp_path):
+    samples = samples_of_order_2()
+    samples.save(tmp_path / "samples.safetensors")
+    assert_same(Samples.load(tmp_path / "samples.safetensors"), samples)
+    plain = Samples(samples.x, samples.value)
+    plain.save(tmp_path / "samples.safetensors")  # replaces
+    assert_same(Samples.load(tmp_path / "samples.safetensors"), plain)
+    assert [p.name for p in tmp_path.iterdir()] == ["samples.safetensors"]
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    samples, path = samples_of_order_2(), tmp_path / "s"
+    samples.save(path)
+    before = path.read_bytes()
+    monkeypatch.setattr("os.replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        samples[:3].save(path)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["s"]
+
+
+def test_foreign_files_are_refused(tmp_path):
+    path = tmp_path / "file"
+    save_file({"x": torch.zeros(2, 1), "value": torch.zeros(2)}, path)
+    with pytest.raises(ValueError, match="a safetensors file of another kind"):
+        Samples.load(path)
+    path.write_bytes(b"not safetensors at all")
+    with pytest.raises(ValueError, match="which cannot be read"):
+        Samples.load(path)
+    metadata = {"format": "sobolev_lib samples 1"}
+    save_file({"x": torch.zeros(2, 1), "weights": torch.zeros(2)}, path, metadata=metadata)
+    with pytest.raises(ValueError, match="which cannot be read"):
+        Samples.load(path)
+    save_file({"x": torch.zeros(2, 1), "other/key": torch.zeros(2)}, path, metadata=metadata)
+    with pytest.raises(ValueError, match="which cannot be read"):
+        Samples.load(path)
+    save_file({"x": torch.zeros(2, 1), "value": torch.zeros(3)}, path, metadata=metadata)
+    with pytest.raises(ValueError, match=r"value: got shape \(3,\), need \(2,\)"):
+        Samples.load(path)
+    samples_of_order_2().save(path)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ValueError, match="which cannot be read"):
+        Samples.load(path)
+    with pytest.raises(FileNotFoundError):
+        Samples.load(tmp_path / "absent")
+
+
+def test_rows_and_splits():
+    samples = samples_of_order_2()
+    train, test = samples.split(8)
+    assert len(train) == 8 and len(test) == 2
+    assert torch.equal(train.hvp, samples.hvp[:8]) and torch.equal(
+        test.parameter_gradient["volatility"][1], samples.parameter_gradient["volatility"][9]
+    )
+    assert torch.equal(test.directions, samples.directions)  # shared by all inputs
+    picked = samples[torch.tensor([3, 1])]
+    assert torch.equal(picked.value, samples.value[[3, 1]])
+    own = Samples(samples.x, samples.value, samples.gradient, samples.hvp, directions=torch.zeros(10, 2, 3))
+    assert own[:4].directions.shape == (4, 2, 3)
+
+
+def test_samples_refuse_what_does_not_belong_together():
+    x, value = torch.zeros(4, 2), torch.zeros(4)
+    with pytest.raises(ValueError, match=r"x: got shape \(4,\), need \(n, d\)"):
+        Samples(value, value)
+    with pytest.raises(ValueError, match=r"value: got shape \(4, 2\), need \(4,\)"):
+        Samples(x, x)
+    with pytest.raises(ValueError, match=r"gradient: got shape \(4,\), need \(4, 2\)"):
+        Samples(x, value, value)
+    with pytest.raises(ValueError, match="directions: got None beside an hvp"):
+        Samples(x, value, x, torch.zeros(4, 1, 2))
+    with pytest.raises(ValueError, match=r"directions: got shape \(2, 2\), need \(1, 2\)"):
+        Samples(x, value, x, torch.zeros(4, 1, 2), torch.zeros(2, 2))
+    with pytest.raises(ValueError, match=r"parameter volatility: got shape \(3, 1\), need \(4, p\)"):
+        Samples(x, value, parameter_gradient={"volatility": torch.zeros(3, 1)})
+    samples = Samples(x, value)
+    with pytest.raises(ValueError, match="count: got 4, need an integer from 1 to 3"):
+        samples.split(4)
+    with pytest.raises(TypeError, match="rows: got int"):
+        samples[2]
+
+
+MODEL, X = Bachelier(volatility=[0.2, 0.3]), torch.ones(4, 2, dtype=torch.float64)
+CALL = Call(strike=1.0, weights=[0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        ({"order": 3}, ValueError, "order: got 3, need one of 0, 1, 2"),
+        ({"order": 2}, ValueError, "order: got 2 for a call without smoothing.*up to order 1 only"),
+        (
+            {"payoff": Digital(strike=1.0, weights=[1, 1])},
+            ValueError,
+            "order: got 1 for a digital without smoothing.*order 0 only",
+        ),
+        ({"estimator": "finite_difference"}, ValueError, "estimator: got 'finite_difference', need one of"),
+        ({"paths": 0}, ValueError, "paths: got 0"),
+        ({"antithetic": 1}, TypeError, "antithetic: got int, need bool"),
+        ({"chunk": 0}, ValueError, "chunk: got 0"),
+        ({"steps": 0}, ValueError, "steps: got 0"),
+        ({"horizon": 0.0}, ValueError, r"horizon: got 0\.0"),
+        ({"x": X[0]}, ValueError, r"x: got shape \(2,\), need \(n, 2\)"),
+        ({"x": X[:, :1]}, ValueError, r"x: got shape \(4, 1\), need \(n, 2\)"),
+        ({"x": X[:0]}, ValueError, r"x: got shape \(0, 2\), need at least one row"),
+        ({"x": X / 0}, ValueError, "x: got 8 non-finite of 8 values"),
+        ({"directions": X}, ValueError, "directions: got some at order 1, need order 2"),
+        ({"noise": 3}, TypeError, "noise: got 3, need a noise such as"),
+        (
+            {"noise": lambda *a: torch.zeros(5)},
+            ValueError,
+            r"noise\(start, count, dims\): got shape \(5,\), need \(1, 2\)",
+        ),
+        ({"noise": sobol(), "paths": 2**29}, ValueError, r"start \+ count: got row 2147483648"),
+        ({"payoff": 3}, TypeError, "payoff: got 3, need a payoff such as"),
+        (
+            {"payoff": lambda s: s},
+            ValueError,
+            r"payoff: got \(2, 2\) for states of shape \(2, 2\), need a tensor of shape \(2,\)",
+        ),
+        ({"payoff": lambda s: s.sum()}, ValueError, r"payoff: got \(\) for states of shape \(2, 2\)"),
+        ({"payoff": lambda s: 1.0}, ValueError, "payoff: got float for states"),
+        ({"payoff": Call(strike=1.0)}, ValueError, r"payoff\.weights: got shape \(1,\), need \(2,\), one per asset"),
+        ({"scheme": "euler"}, TypeError, r"scheme: got 'euler', need an object such as EulerMaruyama\(\)"),
+        ({"scheme": EulerMaruyama}, TypeError, "scheme: got the class EulerMaruyama, need an object"),
+        (
+            {"scheme": EulerMaruyama()},
+            ValueError,
+            "steps: got None, need the number of steps that EulerMaruyama shall take",
+        ),
+        ({"model": 3}, TypeError, "model: got int without dim"),
+        ({"parameters": ["rate"]}, ValueError, "parameters: got 'rate', need attributes of the model"),
+        (
+            {"parameters": ["correlation"]},
+            ValueError,
+            "parameters: got 'correlation', need attributes of the model that are numbers or vec",
+        ),
+        ({"parameters": ["dim"]}, ValueError, "parameters: got 'dim'"),
+        ({"parameters": ["volatility"], "order": 0}, ValueError, r"parameters: got \('volatility',\) at order 0"),
+    ],
+)
+def test_bad_input_is_refused_before_simulation(change, error, match):
+    def noise(start, count, dims):
+        assert count == 1, "simulation has started"
+        return torch.zeros(count, dims, dtype=torch.float64)
+
+    arguments = {"model": MODEL, "payoff": CALL, "x": X, "horizon": 1.0, "noise": noise} | change
+    with pytest.raises(error, match=match):
+        label(arguments.pop("model"), arguments.pop("payoff"), arguments.pop("x"), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("directions", "match"),
+    [
+        (torch.zeros(3), r"directions: got shape \(3,\), need \(4, k, 2\)"),
+        (torch.zeros(3, 1), r"directions: got shape \(3, 1\), need \(k, 2\)"),
+        (torch.zeros(3, 1, 2), r"directions: got shape \(3, 1, 2\), need \(4, k, 2\)"),
+        (torch.zeros(0, 2), "need at least one direction"),
+        (torch.full((1, 2), torch.nan), "directions: got 2 non-finite"),
+    ],
+)
+def test_wrong_directions_are_refused(directions, match):
+    payoff = Call(strike=1.0, weights=[0.5, 0.5], smoothing=Sigmoid(width=0.1))
+    with pytest.raises(ValueError, match=match):
+        label(MODEL, payoff, X, horizon=1.0, noise=NOISE, order=2, directions=directions)

@@ -1,0 +1,177 @@
+"""Standard normals: the same numbers however they are asked for, and the right distribution far into the tails."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from flint import arb, ctx
+from torch.quasirandom import SobolEngine
+
+from sobolev_lib import noise as nz
+from sobolev_lib.noise import antithetic, gaussian, normal_cdf, normal_pdf, sobol
+
+NOISES = {
+    "gaussian": gaussian(seed=3),
+    "gaussian skipping": gaussian(seed=3, skip=2),
+    "sobol": sobol(seed=3),
+    "sobol skipping": sobol(seed=3, skip=2),
+    "antithetic": antithetic(gaussian(seed=3)),
+}
+
+
+@pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
+@pytest.mark.parametrize("dims", [1, 2, 3, 4, 7, 50])
+def test_rows_do_not_depend_on_the_cut(noise, dims):
+    whole = noise(0, 9000, dims)
+    assert whole.dtype == torch.float64 and whole.shape == (9000, dims)
+    for start, count in [(8191, 809), (0, 1), (1, 1), (4095, 2), (4096, 4096), (17, 5000), (3, 64)]:
+        assert torch.equal(noise(start, count, dims), whole[start : start + count])
+
+
+@pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
+def test_rows_do_not_depend_on_the_number_of_threads(noise):
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = noise(5, 70001, 3)
+        torch.set_num_threads(2)
+        assert torch.equal(noise(5, 70001, 3), one)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_late_rows_cost_no_more_than_early_ones():
+    assert torch.isfinite(gaussian(0)(2**62, 4, 1000)).all()
+    assert torch.isfinite(sobol(0)(2**30 - 4, 4, 10)).all()
+
+
+@pytest.mark.parametrize("make", [gaussian, sobol])
+def test_seed_skip_and_columns_pick_independent_streams(make):
+    n = 4096
+    streams = [make(0)(0, n, 2), make(1)(0, n, 2), make(0, skip=2)(0, n, 2), make(0)(0, n, 3)[:, :2]]
+    columns = torch.cat(streams, dim=1)
+    correlation = torch.corrcoef(columns.T) - torch.eye(8, dtype=torch.float64)
+    # 28 pairs, each normal with deviation 1 / sqrt(n): error level 28 * 2e-7 for pseudo-random numbers. Two
+    # scrambles of one Sobol' dimension are not independent, so there only columns of different dimensions are compared.
+    if make is sobol:
+        correlation = correlation[:2, 4:6]
+    assert correlation.abs().max() < 5.2 / math.sqrt(n)
+
+
+def test_gaussian_matches_the_normal_distribution():
+    z = gaussian(seed=11)(0, 400_000, 1)[:, 0]
+    n = len(z)
+    # Kolmogorov-Smirnov at level 1e-6: P(sqrt(n) D > c) < 2 exp(-2 c^2).
+    u = normal_cdf(z.sort().values)
+    grid = torch.arange(1, n + 1) / n
+    distance = max(float((grid - u).max()), float((u - grid + 1 / n).max()))
+    assert distance < math.sqrt(-math.log(0.5e-6) / 2 / n)
+    # Moments 1 to 4 within 5 standard errors (level 2.3e-6 in all).
+    for power, moment, variance in [(1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)]:
+        assert abs(float((z**power).mean()) - moment) < 5 * math.sqrt(variance / n)
+
+
+def test_neighbouring_words_of_one_row_are_uncorrelated():
+    z = gaussian(seed=12)(0, 100_000, 4)
+    correlation = torch.corrcoef(z.T) - torch.eye(4, dtype=torch.float64)
+    assert correlation.abs().max() < 5.2 / math.sqrt(len(z))
+    lagged = (z[1:, 0] * z[:-1, 3]).mean()
+    assert abs(lagged) < 5.2 / math.sqrt(len(z))
+
+
+def test_inverse_distribution_function_against_arb():
+    ctx.prec = 200
+    odd = torch.tensor([1, 3, 12345, 2**40 + 1, 2**51 + 1, 2**52 - 2**20 + 1, 2**52 - 3, 2**52 - 1])
+    odd = torch.cat([odd, -odd])
+    z = nz._normals(odd.clone(), 52)
+    assert torch.equal(z[:8], -z[8:])
+    for k, value in zip(odd.tolist(), z.tolist(), strict=True):
+        # erf(z / sqrt 2) must be k / 2^52: compare through the density, so that the error is one of z.
+        error = ((arb(value) / arb(2).sqrt()).erf() - arb(k) / 2**52) / (
+            (-(arb(value) ** 2) / 2).exp() * (2 / arb.pi()).sqrt()
+        )
+        assert abs(float(error)) < 4 * 2.0**-53 * abs(value)
+
+
+def test_uniforms_never_hit_zero_or_one():
+    extremes = np.array([0, 2**64 - 1, 2**63, 2**63 - 1, 1, 2**11 - 1], dtype=np.uint64).view(np.int64)
+    odd = torch.from_numpy(extremes.copy()).bitwise_right_shift_(11).bitwise_or_(1)
+    assert odd.abs().max() == 2**52 - 1
+    z = nz._normals(odd, 52)
+    assert torch.isfinite(z).all() and z.abs().max() < 8.3
+
+
+def test_sobol_points_are_those_of_torch():
+    dims, rows = 5, 5000
+    _, shift = nz._sobol_net(9, 0, dims)
+    seed = int(np.random.SeedSequence([9, 0, dims]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    engine = SobolEngine(dims, scramble=True, seed=seed)
+    u = engine.draw(rows, dtype=torch.float64)[1:]  # torch rounds the first point to float32
+    ours = normal_cdf(sobol(9)(1, rows - 1, dims))
+    assert torch.allclose(ours, u + 2.0**-31, atol=1e-15, rtol=0)
+    assert torch.allclose(normal_cdf(sobol(9)(0, 1, dims))[0], (shift.double() + 0.5) / 2**30, atol=1e-15, rtol=0)
+
+
+def test_sobol_is_stratified_in_every_dimension_and_in_pairs():
+    u = normal_cdf(sobol(seed=1)(0, 256, 3))
+    for j in range(3):
+        assert (torch.bincount((u[:, j] * 256).long(), minlength=256) == 1).all()
+    cells = (u[:, 0] * 16).long() * 16 + (u[:, 1] * 16).long()  # dimensions 1 and 2 are a (0, m, 2)-net
+    assert (torch.bincount(cells, minlength=256) == 1).all()
+
+
+def test_sobol_with_skip_completes_a_net():
+    u = normal_cdf(torch.cat([sobol(seed=1)(0, 256, 1), sobol(seed=1, skip=1)(0, 256, 1)], dim=1))
+    cells = (u[:, 0] * 16).long() * 16 + (u[:, 1] * 16).long()
+    assert (torch.bincount(cells, minlength=256) == 1).all()
+
+
+def test_sobol_beats_monte_carlo_on_a_smooth_integrand():
+    def error(noise):
+        z = noise(0, 4096, 4)
+        return float(torch.exp(0.5 * z.mean(1)).mean() - math.exp(0.125 / 4))
+
+    quasi = [error(sobol(seed)) for seed in range(16)]
+    plain = [error(gaussian(seed)) for seed in range(16)]
+    assert np.std(quasi) < np.std(plain) / 10  # the ratio is about 50
+
+
+def test_antithetic_rows_are_mirror_images():
+    z = antithetic(gaussian(seed=0))(3, 6, 2)  # rows 3 to 8: -z_1, z_2, -z_2, z_3, -z_3, z_4
+    base = gaussian(seed=0)(1, 4, 2)
+    assert torch.equal(z, torch.stack([-base[0], base[1], -base[1], base[2], -base[2], base[3]]))
+
+
+@pytest.mark.parametrize("x", [-37.0, -20.0, -8.3, -1.0, 0.0, 1.0, 6.0])
+def test_normal_cdf_and_pdf_against_arb(x):
+    ctx.prec = 200
+    exact = float((-arb(x) / arb(2).sqrt()).erfc() / 2)
+    value = torch.tensor(x, dtype=torch.float64)
+    # The argument of erfc is rounded, which costs x^2 ulp in the tail.
+    assert abs(float(normal_cdf(value)) / exact - 1) < 2e-16 * (4 + x * x)
+    density = float((-(arb(x) ** 2) / 2).exp() / (2 * arb.pi()).sqrt())
+    assert abs(float(normal_pdf(value)) / density - 1) < 2e-16 * (4 + x * x)
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match="seed: got -1, need an integer from 0 to"):
+        gaussian(seed=-1)
+    with pytest.raises(TypeError, match=r"seed: got float 1\.5"):
+        sobol(seed=1.5)
+    with pytest.raises(ValueError, match="skip: got -1"):
+        gaussian(skip=-1)
+    with pytest.raises(ValueError, match="skip: got 21201, need an integer from 0 to 21200"):
+        sobol(skip=21201)
+    with pytest.raises(ValueError, match="start: got -1"):
+        gaussian()(-1, 1, 1)
+    with pytest.raises(ValueError, match="count: got 0"):
+        gaussian()(0, 0, 1)
+    with pytest.raises(ValueError, match="dims: got 0"):
+        gaussian()(0, 1, 0)
+    with pytest.raises(ValueError, match=r"dims: got 21202, need an integer from 1 to 21201"):
+        sobol()(0, 1, 21202)
+    with pytest.raises(ValueError, match=r"start \+ count: got row 1073741825, need at most 1073741824 rows"):
+        sobol()(2**30, 1, 1)
+    with pytest.raises(TypeError, match="noise: got int, need a callable"):
+        antithetic(3)
