@@ -16,7 +16,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab notebooks bench clean FORCE
+.PHONY: help book test browser lab notebooks bench clean FORCE
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -29,9 +29,7 @@ help:  ## show this list
 book: $(PAGES)  ## build the book and say where to open it
 	@$(PY) -c 'import pathlib; print("Open", pathlib.Path("_build/html/index.html").resolve().as_uri())'
 
-test: $(PAGES)  ## everything that CI checks: style, library, notebooks, pages
-	@test -n "$(CHROMIUM)" || { echo "No Chromium found. Debian, Ubuntu: apt-get install chromium fonts-dejavu." \
-	  "Elsewhere: make test CHROMIUM=/path/to/chrome"; exit 1; }
+test: browser $(PAGES)  ## everything that CI checks: style, library, notebooks, pages
 	$(PY) -m ruff check .
 	CHROMIUM="$(CHROMIUM)" OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --nbval --nbval-current-env \
 	  --nbval-cell-timeout 300 sobolev_lib tests $(wildcard notebooks/*.ipynb)
@@ -47,6 +45,10 @@ bench: $(VENV)/.bench  ## run the benchmarks: a table each, and JSON beside it
 
 clean:  ## remove what was built; the environment stays (rm -r .venv removes it)
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+
+browser:
+	@test -n "$(CHROMIUM)" || { echo "No Chromium found: the tests open every page in one." \
+	  "Debian, Ubuntu: apt-get install chromium fonts-dejavu. Elsewhere: make test CHROMIUM=/path/to/chrome"; exit 1; }
 
 # --- set-up ---------------------------------------------------------------------------------------------------------
 
