@@ -41,7 +41,7 @@ notebooks: $(READY)  ## execute every chapter again and write its outputs
 	$(PY) tools/execute.py
 
 bench: $(VENV)/.bench  ## run the benchmarks: a table each, and JSON beside it
-	for script in benchmarks/*.py; do $(PY) "$$script" || exit 1; done
+	for script in $(wildcard benchmarks/*.py); do $(PY) "$$script" || exit 1; done
 
 clean:  ## remove what was built; the environment stays (rm -r .venv removes it)
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

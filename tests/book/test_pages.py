@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -86,6 +89,33 @@ def test_a_page_works_offline_on_any_screen_and_with_a_screen_reader(page, name)
 
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
     assert violations(page) == []
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """A file server that does not log."""
+
+    def log_message(self, *args):
+        pass
+
+
+def test_a_page_works_below_a_path_of_a_server(browser, tmp_path):
+    (tmp_path / "some" / "where").mkdir(parents=True)
+    (tmp_path / "some" / "where" / "book").symlink_to(HTML, target_is_directory=True)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        page, lost = browser.new_page(), []
+        page.on("response", lambda answer: answer.status >= 400 and lost.append(answer.url))
+        page.goto(f"http://127.0.0.1:{server.server_port}/some/where/book/book/notation.html")
+        page.evaluate("window.MathJax.startup.promise.then(() => true)")
+        assert page.locator("mjx-container").count() > 0
+        assert lost == []
+        page.close()
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_search_finds_what_the_book_is_about(browser):
