@@ -122,4 +122,5 @@ def test_a_file_points_to_nothing_outside_the_repository_and_to_no_open_end(name
     path = ROOT / name
     if not path.exists() or path.suffix in (".png", ".svg"):
         return
-    assert LOOSE_ENDS.findall(path.read_text(encoding="utf-8")) == []
+    text = re.sub(r'"image/png": "[^"]*"', "", path.read_text(encoding="utf-8"))
+    assert LOOSE_ENDS.findall(text) == []
