@@ -1,8 +1,8 @@
 r"""Activations as data: the function, its first three derivatives, and the critical points of each.
 
-Training needs :math:`f, f', f'', f'''` (the last for the gradient of a loss on Hessian-vector products); enclosures need
-to know where each of them turns, because the range of a function over an interval is attained at an end point or at a
-critical point (Chapter 5). Both are stated once, here.
+Training needs :math:`f, f', f'', f'''` (the last for the gradient of a loss on Hessian-vector products); enclosures
+need to know where each of them turns, because the range of a function over an interval is attained at an end point or
+at a critical point (Chapter 5). Both are stated once, here.
 """
 
 import math
@@ -23,9 +23,9 @@ class Activation:
 
     Attributes:
         name: The name under which it is stored and looked up.
-        jet: ``jet(z, order)`` returns :math:`[f(z), f'(z), \dots, f^{(order)}(z)]`, order 0 to 3, sharing subexpressions.
-        critical: Four tuples: where :math:`f, f', f'', f'''` have their local extrema, to full double precision.
-        period: If not None, each critical point repeats at all integer multiples of it.
+        jet: ``jet(z, order)`` returns :math:`[f(z), f'(z), \dots, f^{(order)}(z)]`, order 0 to 3, sharing
+        subexpressions. critical: Four tuples: where :math:`f, f', f'', f'''` have their local extrema, to full double
+        precision. period: If not None, each critical point repeats at all integer multiples of it.
         smooth: Whether :math:`f''` exists everywhere; order-2 work refuses activations for which it does not.
         bounded: Whether :math:`f` is bounded.
 

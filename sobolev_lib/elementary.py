@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sobolev_lib import _check
 from sobolev_lib.activations import Activation
-from sobolev_lib.interval import Interval, abs, intersection, is_empty, recip
+from sobolev_lib.interval import Interval, abs, is_empty, recip
 from sobolev_lib.rounding import ULPS, mode, widen
 
 

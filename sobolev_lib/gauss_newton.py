@@ -4,9 +4,9 @@ With the residuals :math:`r(\theta)` of all samples and components and their Jac
 
 .. math::  \bigl(J^T J + \lambda\, \mathrm{diag}(J^T J)\bigr)\, s = -J^T r ,
 
-and :math:`\lambda` falls after a step that lowers the loss and grows after one that does not, which is then taken back. The
-product :math:`J^T J` is summed over chunks of samples, so memory does not grow with their number. A network of 40
-parameters needs some tens of steps for what Adam does not reach in ten thousand. Chapter 8.
+and :math:`\lambda` falls after a step that lowers the loss and grows after one that does not, which is then taken
+back. The product :math:`J^T J` is summed over chunks of samples, so memory does not grow with their number. A network
+of 40 parameters needs some tens of steps for what Adam does not reach in ten thousand. Chapter 8.
 
 Source: Marquardt (1963); Nocedal & Wright, Numerical Optimization (2006), section 10.3.
 """

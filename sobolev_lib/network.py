@@ -1,4 +1,4 @@
-r"""`Surrogate`: a multilayer perceptron that carries its own input and output scaling, with its derivatives in raw units.
+r"""`Surrogate`: a multilayer perceptron that carries its own scaling, with its derivatives in raw units.
 
 With raw inputs :math:`x`, scaled inputs :math:`u = (x - m) / s` (componentwise) and the MLP :math:`y(u)` of the module
 ``twin``, the surrogate is
@@ -10,6 +10,7 @@ With raw inputs :math:`x`, scaled inputs :math:`u = (x - m) / s` (componentwise)
 So a saved network is complete: nobody has to remember how its data were normalised. Chapter 4.
 """
 
+import itertools
 import json
 import math
 import os
@@ -17,7 +18,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -38,13 +38,16 @@ class Surrogate(nn.Module):
         activation: One of ``silu, softplus, tanh, sigmoid, gelu, sin, relu``, or an ``Activation``.
         dtype: ``torch.float64`` (default) or ``torch.float32``.
         generator: Source of the initial weights; default: a generator seeded with 0, so that nothing is left to chance.
+        gain: Size of the initial weights, see below.
 
-    Initial weights are normal with variance :math:`1 / (n_{in}\, \mathrm{E} f(Z)^2)`, :math:`Z \sim N(0, 1)`
-    (the first layer: :math:`1 / n_{in}`), so that the signal neither fades nor grows through the layers; biases are zero.
-    This is He et al. (2015), with the factor of 2 for ReLU replaced by the one of the activation in use.
+    Initial weights are normal with standard deviation :math:`\mathrm{gain} / \sqrt{n_{in}}`, biases zero. With the
+    default gain the signal fades from layer to layer, so that the network begins as nearly an affine function and adds
+    curvature where the data ask for it: what it learns is of low rank, and therefore easy to prune (Chapter 7). A gain
+    of 1 or more, which keeps the signal's power, makes every node of a layer say something different from the start.
 
     Shapes:
-        ``net(x)``: (n, d) to (n,). ``net.gradient(x)``: (n, d). ``net.hvp(x, v)``: (n, k, d). ``net.hessian(x)``: (n, d, d).
+        ``net(x)``: (n, d) to (n,). ``net.gradient(x)``: (n, d). ``net.hvp(x, v)``: (n, k, d). ``net.hessian(x)``: (n,
+        d, d).
 
     Raises:
         ValueError: Fewer than two widths, a width below 1, a last width other than 1, an unknown activation or dtype.
@@ -62,20 +65,21 @@ class Surrogate(nn.Module):
         *,
         dtype: torch.dtype = torch.float64,
         generator: torch.Generator | None = None,
+        gain: float = 0.3,
     ):
         widths = [_check.count(f"widths[{i}]", width) for i, width in enumerate(widths)]
         if len(widths) < 2 or widths[-1] != 1:
             raise ValueError(f"widths: got {widths}, need at least an input width and an output width of 1")
-        self_activation = activation_named(activation)
+        activation = activation_named(activation)
         _check.choice("dtype", dtype, (torch.float32, torch.float64))
+        gain = _check.positive("gain", gain)
         super().__init__()
-        self.activation = self_activation
+        self.activation = activation
         generator = generator or torch.Generator().manual_seed(0)
-        weights, power = [], 1.0
-        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+        weights = []
+        for fan_in, fan_out in itertools.pairwise(widths):
             normal = torch.randn(fan_out, fan_in, dtype=torch.float64, generator=generator)
-            weights.append((normal / math.sqrt(fan_in * power)).to(dtype))
-            power = _mean_square(self.activation)
+            weights.append((normal * gain / math.sqrt(fan_in)).to(dtype))
         self.weights = nn.ParameterList(weights)
         self.biases = nn.ParameterList([torch.zeros(width, dtype=dtype) for width in widths[1:]])
         self.register_buffer("input_shift", torch.zeros(widths[0], dtype=dtype))
@@ -113,7 +117,7 @@ class Surrogate(nn.Module):
         return f"{'-'.join(map(str, self.widths))}, {self.activation.name}, {self.parameter_count} parameters"
 
     def set_scaling(self, x: Tensor, value: Tensor) -> "Surrogate":
-        """Take the scaling from data: mean and standard deviation of each input and of the value. Returns the network."""
+        """Take the scaling from data, means and standard deviations of inputs and value, and return the network."""
         x = _check.tensor("x", x, shape=("n", self.widths[0]), dtype=self.dtype)
         value = _check.tensor("value", value, shape=(len(x),), dtype=self.dtype)
         if len(x) < 2:
@@ -153,7 +157,8 @@ class Surrogate(nn.Module):
         return self.hvp(x, torch.eye(self.widths[0], dtype=self.dtype))
 
     def taylor(self, x: Tensor, *, order: int, directions: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Return (value,), (value, gradient) or (value, gradient, hvp): the engine behind the methods above and the loss.
+        """Return (value,), (value, gradient) or (value, gradient, hvp): the engine behind the methods above and the
+        loss.
 
         Differentiable with respect to the parameters. Arguments are those of `hvp` and are not checked again here.
         """
@@ -161,7 +166,9 @@ class Surrogate(nn.Module):
         out = value_gradient_hvp(self.activation, list(self.weights), list(self.biases), u, order=order, directions=v)
         return self._raw(out)
 
-    def sweep(self, x: Tensor, *, order: int, directions: Tensor | None = None) -> tuple[tuple[Tensor, ...], Sweep, int]:
+    def sweep(
+        self, x: Tensor, *, order: int, directions: Tensor | None = None
+    ) -> tuple[tuple[Tensor, ...], Sweep, int]:
         """Return what `taylor` returns, the pass behind it (for per-sample Jacobians), and the number of directions."""
         u, v = self._scaled(x, order, directions)
         sweep = Sweep(self.activation, list(self.weights), list(self.biases), u, order=order, directions=v)
@@ -228,7 +235,7 @@ class Surrogate(nn.Module):
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
         except SafetensorError as error:
             raise ValueError(
                 f"path: got {path}, which is not a safetensors file ({error}), need a saved Surrogate"
@@ -267,10 +274,3 @@ def _directions_first(directions: Tensor, n: int) -> Tensor:
     if directions.ndim == 2:
         return directions.unsqueeze(1).expand(-1, n, -1).contiguous()
     return directions.transpose(0, 1).contiguous()
-
-
-def _mean_square(activation: Activation) -> float:
-    """Return :math:`E f(Z)^2` for a standard normal Z, by Gauss-Hermite quadrature."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(64)
-    values = activation(torch.from_numpy(nodes)).numpy()
-    return float(weights @ values**2 / math.sqrt(2 * math.pi))

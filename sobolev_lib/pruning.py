@@ -1,18 +1,18 @@
 r"""Cutting nodes out of a network, and folding what they contributed into what follows.
 
-Score, policy and cut are three things. Scores come from the module ``significance`` (or from anybody); a policy turns them
-into the nodes to keep; `cut` makes the smaller network. What a removed node :math:`a_j` sent to the next layer,
+Score, policy and cut are three things. Scores come from the module ``significance`` (or from anybody); a policy turns
+them into the nodes to keep; `cut` makes the smaller network. What a removed node :math:`a_j` sent to the next layer,
 :math:`W_{\cdot j}\, a_j`, is not simply dropped but *folded*:
 
 .. math::  W_{\cdot j}\, a_j \;\approx\; W_{\cdot j}\, v_j \quad\text{(a constant: into the bias)}, \qquad
            \sum_{j\ \mathrm{removed}} W_{\cdot j}\, a_j \;\approx\; \Delta W\, a_{\mathrm{kept}} + \Delta b
            \quad\text{(regression on the kept nodes).}
 
-The constant is the midpoint of the node's interval (the paper) or its sample mean; regression uses that the nodes of a trained
-layer are strongly correlated, so that those kept can speak for those removed. Chapter 7.
+The constant is the midpoint of the node's interval (the paper) or its sample mean; regression uses that the nodes of
+a trained layer are strongly correlated, so that those kept can speak for those removed. Chapter 7.
 
-Source: Kichler, Afghan & Naumann (2024), section 3, for folding midpoints; LeCun, Denker & Solla (1990) and Hassibi & Stork
-(1993) for compensating what is removed.
+Source: Kichler, Afghan & Naumann (2024), section 3, for folding midpoints; LeCun, Denker & Solla (1990) and Hassibi &
+Stork (1993) for compensating what is removed.
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ def keep_most(scores: Sequence[Tensor], count: int | Sequence[int]) -> list[Tens
 
 
 def midpoints(enclosure: Enclosure) -> list[Tensor]:
-    """Return the midpoint of each hidden node's interval, (m_l,) per layer, averaged over the boxes: the paper's constants."""
+    """Return the midpoint of each hidden node's interval, (m_l,) per layer, averaged over boxes: the paper's way."""
     return [mid(node).mean(0) for node in _check.instance("enclosure", enclosure, Enclosure).activations]
 
 
@@ -83,17 +83,18 @@ def cut(
     Args:
         net: The network, left as it is.
         kept: For each hidden layer the indices of the nodes to keep, at least one; see ``keep_most``.
-        x: Fold by regression over these samples (n, d): layer by layer, from the inputs on, the next layer's pre-activations of
-            the *original* network are fitted by the nodes that are left, so that later layers correct earlier ones.
-        values: Fold these constants instead, (m_l,) per layer: ``midpoints(enclosure)`` or ``means(net, x)``. The result is
-            what `net` gives when its removed nodes are clamped to these values.
+        x: Fold by regression over these samples (n, d): layer by layer, from the inputs on, the next layer's
+            pre-activations of the *original* network are fitted by the nodes that are left, so that later layers
+            correct earlier ones.
+        values: Fold these constants instead, (m_l,) per layer: ``midpoints(enclosure)`` or ``means(net, x)``. The
+            result is what `net` gives when its removed nodes are clamped to these values.
 
     Returns:
         The smaller ``Surrogate``, with the same scaling. Keeping all nodes returns an equal network.
 
     Raises:
-        ValueError: Neither or both of `x` and `values`; not one set of indices per layer; an empty set, an index that is out of
-            range or named twice.
+        ValueError: Neither or both of `x` and `values`; not one set of indices per layer; an empty set, an index that
+            is out of range or named twice.
 
     Example:
         A node that is constant over the samples can be removed without any change.
@@ -112,7 +113,10 @@ def cut(
     if values is not None:
         if len(values) != len(kept):
             raise ValueError(f"values: got {len(values)} layers, need {len(kept)}")
-        values = [_check.tensor(f"values[{i}]", v, shape=(m,)) for i, (v, m) in enumerate(zip(values, widths[1:], strict=False))]
+        values = [
+            _check.tensor(f"values[{i}]", v, shape=(m,))
+            for i, (v, m) in enumerate(zip(values, widths[1:], strict=False))
+        ]
     weights, biases = [net.weights[0]], [net.biases[0]]
     wanted = None if x is None else [torch.cat([a, _ones(a)], 1) for a in hidden_activations(net, x)]
     left = None if x is None else net.scale_inputs(x.to(net.dtype))
@@ -137,8 +141,8 @@ def cut(
 def remove_layers(net: Surrogate, layers: Sequence[int], x: Tensor) -> Surrogate:
     r"""Return a new network without the given hidden layers (counted from 0).
 
-    The pre-activations of the layer behind a gap are fitted, by least squares over the samples, as an affine function of the
-    activations before it: exact if the activations in between are affine over the samples' range.
+    The pre-activations of the layer behind a gap are fitted, by least squares over the samples, as an affine function
+    of the activations before it: exact if the activations in between are affine over the samples' range.
 
     Args:
         net: The network, left as it is.
@@ -152,7 +156,10 @@ def remove_layers(net: Surrogate, layers: Sequence[int], x: Tensor) -> Surrogate
     layers = [_check.count(f"layers[{i}]", layer, least=0, most=hidden - 1) for i, layer in enumerate(layers)]
     if len(set(layers)) != len(layers):
         raise ValueError(f"layers: got {layers}, need each layer at most once")
-    inputs = [net.scale_inputs(_check.tensor("x", x, shape=("n", net.widths[0]), dtype=net.dtype)), *hidden_activations(net, x)]
+    inputs = [
+        net.scale_inputs(_check.tensor("x", x, shape=("n", net.widths[0]), dtype=net.dtype)),
+        *hidden_activations(net, x),
+    ]
     weights, biases, source = [], [], 0
     for layer in range(hidden + 1):
         if layer in layers:
@@ -200,3 +207,32 @@ def _complement(index: Tensor, width: int) -> Tensor:
 
 def _ones(a: Tensor) -> Tensor:
     return torch.ones(len(a), 1, dtype=a.dtype)
+
+
+def affine_layers(net: Surrogate, x: Tensor, count: int) -> list[int]:
+    """Return `count` hidden layers that can be removed with the least harm, found one after the other.
+
+    At each step every layer that is left is removed on trial with `remove_layers`; the one whose removal changes the
+    values at the samples least (root mean square) goes. A layer whose activations are nearly affine over the samples
+    goes first.
+
+    Args:
+        net: The network.
+        x: Samples (n, d).
+        count: How many, from 1 to the number of hidden layers.
+
+    Example:
+        >>> net = Surrogate([2, 3, 3, 1])
+        >>> net.weights[1].data.mul_(1e-3).shape  # the second layer sees hardly any change, so it is affine
+        torch.Size([3, 3])
+        >>> affine_layers(net, torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), 1)
+        [1]
+    """
+    count = _check.count("count", count, most=len(net.weights) - 1)
+    removed: list[int] = []
+    value = net(x).detach()
+    for _ in range(count):
+        candidates = [layer for layer in range(len(net.weights) - 1) if layer not in removed]
+        changes = [(remove_layers(net, [*removed, layer], x)(x) - value).square().mean().item() for layer in candidates]
+        removed.append(candidates[min(range(len(changes)), key=changes.__getitem__)])
+    return sorted(removed)

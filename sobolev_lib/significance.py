@@ -1,24 +1,23 @@
 r"""Interval Adjoint Significance Analysis (IASA): how much a node can matter to the result, anywhere in a box.
 
-A node :math:`a` that ranges over :math:`[a]`, while the value's derivative with respect to it ranges over :math:`[\bar a]`,
-can change the value by at most
+A node :math:`a` that ranges over :math:`[a]`, while the value's derivative with respect to it ranges over
+:math:`[\bar a]`, can change the value by at most
 
 .. math::  S(a) = \mathrm{width}([a]) \cdot \max_{t \in [\bar a]} |t|
 
 (mean value theorem): a node that hardly moves is a constant, and a node on which nothing depends may do what it likes.
-``product`` uses :math:`\mathrm{width}([a] \cdot [\bar a])` instead. Derivative-aware significance asks the same for each
-component of the gradient: :math:`\partial_k N` depends on a node through its value :math:`a` and through its tangent
-:math:`\dot a = \partial a / \partial x_k`, so
+``product`` uses :math:`\mathrm{width}([a] \cdot [\bar a])` instead. Derivative-aware significance asks the same for
+each component of the gradient: :math:`\partial_k N` depends on a node through its value :math:`a` and through its
+tangent :math:`\dot a = \partial a / \partial x_k`, so
 
 .. math::  S_k(a) = \mathrm{width}([a]) \max |[\dot{\bar a}]| + \mathrm{width}([\dot a]) \max |[\bar a]| .
 
-Source: Afghan & Naumann, Interval Adjoint Significance Analysis for Neural Networks (2020); Vassiliadis et al. (2016) for the
-product; Kichler, Afghan & Naumann (2024), section 3. Chapter 7.
+Source: Afghan & Naumann, Interval Adjoint Significance Analysis for Neural Networks (2020); Vassiliadis et al. (2016)
+for the product; Kichler, Afghan & Naumann (2024), section 3. Chapter 7.
 """
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from sobolev_lib import _check
@@ -72,6 +71,7 @@ def balls(x: Tensor, radius: Tensor | float) -> Interval:
         ValueError: Wrong shapes, a negative radius.
 
     Example:
+        >>> import torch
         >>> box = balls(torch.tensor([[1.0, 2.0]], dtype=torch.float64), 0.5)
         >>> box.lo.tolist(), box.hi.tolist()
         ([[0.5, 1.5]], [[1.5, 2.5]])
@@ -97,8 +97,8 @@ def significance(
     Args:
         net: The network.
         box: Raw inputs: an ``Interval`` (d,) or (n, d), or an ``Enclosure`` that was computed before.
-        of: "value", or "gradient" for derivative-aware significance (needs order 2; summed over the gradient's components, each
-            multiplied by its input's scale, so that their units agree).
+        of: "value", or "gradient" for derivative-aware significance (needs order 2; summed over the gradient's
+            components, each multiplied by its input's scale, so that their units agree).
         measure: "width_times_adjoint" or "product" (only for the value).
         aggregate: How scores of several boxes are combined: "mean", "sum" or "max".
         domain: "natural" or "zonotope", see ``enclose``. Rounding is to nearest: scores rank, they certify nothing.
@@ -112,6 +112,7 @@ def significance(
     Example:
         In a linear network the score is the input's range times its coefficient.
 
+        >>> import torch
         >>> net = Surrogate([2, 1])
         >>> net.weights[0].data = torch.tensor([[3.0, -0.5]], dtype=torch.float64)
         >>> significance(net, Interval([0.0, 0.0], [1.0, 4.0])).inputs.tolist()
@@ -148,7 +149,9 @@ def _of_gradient(net: Surrogate, enclosure: Enclosure) -> list[Tensor]:
     scores = [(width(enclosure.box).unsqueeze(1) * mag(enclosure.hvp) * unit).sum(1)]
     for layer, node in enumerate(enclosure.activations):
         through_value = width(node).unsqueeze(1) * mag(enclosure.activation_second_adjoints[layer])
-        through_tangent = width(enclosure.activation_tangents[layer]) * mag(enclosure.activation_adjoints[layer]).unsqueeze(1)
+        through_tangent = width(enclosure.activation_tangents[layer]) * mag(
+            enclosure.activation_adjoints[layer]
+        ).unsqueeze(1)
         scores.append(((through_value + through_tangent) * unit).sum(1))
     return scores
 

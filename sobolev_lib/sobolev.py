@@ -1,14 +1,15 @@
 r"""The Sobolev loss: squared errors of value, gradient and Hessian-vector products, made comparable by a balance.
 
-Stack the outputs of the network at one input to :math:`o = (N, \nabla N, \nabla^2 N\, v_1, \dots)` of :math:`q` numbers, the
-labels likewise to :math:`t`. The loss of order 0, 1 or 2 is
+Stack the outputs of the network at one input to :math:`o = (N, \nabla N, \nabla^2 N\, v_1, \dots)` of :math:`q`
+numbers, the labels likewise to :math:`t`. The loss of order 0, 1 or 2 is
 
 .. math::  L = \frac{1}{n} \sum_{i=1}^n \lVert M (o_i - t_i) \rVert^2
 
 with a balance matrix :math:`M` (q, q), without which the sum would add squares of different units. Chapter 8.
 
 Source: Czarnecki et al., Sobolev Training for Neural Networks (2017); Kichler, Afghan & Naumann (2024), section 4;
-the balance by moments is that of Huge & Savine (2020), the balance by covariance is generalised least squares (Aitken 1935).
+the balance by moments is that of Huge & Savine (2020), the balance by covariance is generalised least squares (Aitken
+1935).
 """
 
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ def targets(samples: Labelled, order: int) -> Tensor:
 
 
 def check_labels(samples: Labelled, order: int) -> int:
-    """Return `order` if the samples have the labels it needs, else raise a ``ValueError`` that names what is missing."""
+    """Return `order` if the samples have the labels it needs, else raise an error that names what is missing."""
     order = _check.count("order", order, least=0, most=2)
     needed = [("gradient", 1), ("hvp", 2), ("directions", 2)]
     missing = [name for name, least in needed if order >= least and getattr(samples, name) is None]
@@ -93,9 +94,9 @@ class SobolevLoss:
 def balance_by_moments(samples: Labelled, order: int) -> SobolevLoss:
     r"""Return the loss in which each order has the same share, and within an order each component.
 
-    :math:`M = \mathrm{diag}(1 / \sigma_V,\ 1 / (\sqrt d\, s_j),\ 1 / (\sqrt{kd}\, s_{kj}))`, with :math:`\sigma_V` the standard
-    deviation of the values and :math:`s` the root mean square of each derivative label. A component that is zero in all
-    samples takes the scale of the largest one, so that the network is held to zero there.
+    :math:`M = \mathrm{diag}(1 / \sigma_V,\ 1 / (\sqrt d\, s_j),\ 1 / (\sqrt{kd}\, s_{kj}))`, with :math:`\sigma_V`
+    the standard deviation of the values and :math:`s` the root mean square of each derivative label. A component that
+    is zero in all samples takes the scale of the largest one, so that the network is held to zero there.
 
     Args:
         samples: The labels; n samples in d inputs.
@@ -117,15 +118,17 @@ def balance_by_covariance(net: Surrogate, samples: Labelled, order: int, *, floo
     r"""Return the loss of generalised least squares: :math:`M^T M = \Sigma^{-1}`, with the covariance of the residuals.
 
     The labels of one path are noisy *together*: a path that ends higher than expected has a higher value and a higher
-    delta in every asset. :math:`\Sigma` (q, q) is the second moment of the residuals of `net`, which must have been fitted
-    before; noise that is common to all components counts once, and directions with little noise count for what they say.
+    delta in every asset. :math:`\Sigma` (q, q) is the second moment of the residuals of `net`, which must have been
+    fitted before; noise that is common to all components counts once, and directions with little noise count for what
+    they say.
 
     Args:
         net: A network that was fitted to the samples with another balance.
         samples: The labels.
         order: 0, 1 or 2.
         floor: Added to the eigenvalues of the residuals' correlation matrix, so that a direction in which the labels
-            happen to be free of noise has a finite weight; the largest possible ratio of weights is ``1 / sqrt(floor)``.
+            happen to be free of noise has a finite weight; the largest possible ratio of weights is ``1 /
+            sqrt(floor)``.
 
     Raises:
         ValueError: Missing labels, or a floor that is not positive.

@@ -1,7 +1,8 @@
 r"""`fit`: train a surrogate with the Sobolev loss, by Adam and, for small networks, a Levenberg-Marquardt finish.
 
 The learning rate rises over the first twentieth of the steps and then falls to zero along a cosine: a rate that ends at
-zero averages the noise of the batches away, and makes the digits of the result independent of the machine. Chapters 4 and 8.
+zero averages the noise of the batches away, and makes the digits of the result independent of the machine. Chapters 4
+and 8.
 """
 
 import functools
@@ -71,9 +72,9 @@ def fit(
         steps: Adam steps; 0 leaves only the finish.
         batch: Samples per Adam step; each epoch passes through all samples in an order drawn from `seed`.
         learning_rate: The largest one; see the module for its course.
-        balance: "moments" (each order has the same share), "covariance" (generalised least squares: the finish, if there is
-            one, is repeated twice with the balance measured on its own residuals; without a finish the second half of the
-            Adam steps uses it), or a ``SobolevLoss``.
+        balance: "moments" (each order has the same share), "covariance" (generalised least squares: the finish, if
+            there is one, is repeated twice with the balance measured on its own residuals; without a finish the
+            second half of the Adam steps uses it), or a ``SobolevLoss``.
         finish: Levenberg-Marquardt steps after Adam. Default: 40 for at most 500 parameters, else 0.
         validation: Samples on which the loss is measured 50 times; the network with the lowest one is kept.
         patience: With `validation`: stop after so many measurements without a new lowest loss.
@@ -85,8 +86,8 @@ def fit(
         The losses, see ``History``. The network itself is changed.
 
     Raises:
-        ValueError: Labels missing for `order`, an activation without second derivative at order 2, arguments out of range.
-        FloatingPointError: The loss is no longer finite; says at which step and what to try.
+        ValueError: Labels missing for `order`, an activation without second derivative at order 2, arguments out of
+        range. FloatingPointError: The loss is no longer finite; says at which step and what to try.
 
     Source: Kichler, Afghan & Naumann (2024), section 4; Kingma & Ba (2015) for Adam.
 
@@ -150,7 +151,7 @@ def _epoch_order(n: int, seed: int, epoch: int) -> Tensor:
 
 
 def learning_rate_at(step: int, steps: int) -> float:
-    """Return the learning rate as a share of the largest: a linear rise over the first twentieth, then a cosine to zero."""
+    """Return the learning rate as a share of the largest: a linear rise, then a cosine to zero."""
     rise = max(1, int(WARM_UP * steps))
     if step < rise:
         return (step + 1) / rise
@@ -168,7 +169,9 @@ class _Adam:
 
     def run(self, validation, patience, callback, progress):
         best, waited, every = (math.inf, None), 0, max(1, self.steps // 50)
-        for step in tqdm(range(self.steps), desc=f"order {self.loss.order}", leave=False) if progress else range(self.steps):
+        for step in (
+            tqdm(range(self.steps), desc=f"order {self.loss.order}", leave=False) if progress else range(self.steps)
+        ):
             if step == self.switch:
                 self.loss = balance_by_covariance(self.net, self.known, self.loss.order)
                 best = (math.inf, None)

@@ -1,8 +1,8 @@
-r"""The twin network: value, gradient and Hessian-vector products of an MLP in one explicit pass, and the gradient of those.
+r"""The twin network: value, gradient and HVPs of an MLP in one explicit pass, and the gradient of those.
 
 For inputs :math:`a_0 = u`, pre-activations :math:`z_l = W_l a_{l-1} + b_l`, activations :math:`a_l = f(z_l)` for
-:math:`l < L` and the value :math:`y = z_L`, the pass computes (a bar is an adjoint, :math:`\bar s = \partial y / \partial s`;
-a dot is a tangent in the direction :math:`v = \dot a_0`)
+:math:`l < L` and the value :math:`y = z_L`, the pass computes (a bar is an adjoint, :math:`\bar s = \partial y /
+\partial s`; a dot is a tangent in the direction :math:`v = \dot a_0`)
 
 .. math::
 
@@ -12,8 +12,8 @@ a dot is a tangent in the direction :math:`v = \dot a_0`)
     \dot{\bar z}_l = f'(z_l)\, \dot{\bar a}_l + f''(z_l)\, \dot z_l\, \bar a_l, \quad
     \nabla^2 y\, v = \dot{\bar a}_0 .
 
-Training needs the derivative with respect to the weights of a loss on :math:`y, \nabla y, \nabla^2 y\, v`. With the loss's
-cotangents :math:`\hat y, \hat g, \hat h` held fixed this is the gradient of the scalar
+Training needs the derivative with respect to the weights of a loss on :math:`y, \nabla y, \nabla^2 y\, v`. With the
+loss's cotangents :math:`\hat y, \hat g, \hat h` held fixed this is the gradient of the scalar
 
 .. math::
 
@@ -38,7 +38,7 @@ Parameters = Sequence[Tensor]
 
 
 def forward(activation: Activation, weights: Parameters, biases: Parameters, u: Tensor, order: int):
-    """Return the value (n,), and the lists of activations ``a_0 .. a_{L-1}`` and of jets ``[f, f', ..]`` per hidden layer."""
+    """Return the value (n,), the activations ``a_0 .. a_{L-1}``, and the jets ``[f, f', ..]`` of the hidden layers."""
     activations, jets = [u], []
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
         jets.append(activation.jet(torch.addmm(bias, activations[-1], weight.T), order))
@@ -62,8 +62,8 @@ def tangent(
 ):
     r"""Return the lists of :math:`\dot a_0 .. \dot a_{L-1}` and of :math:`\dot z_l` of the hidden layers.
 
-    `direction` is (..., n, d). With `curvature` (one tensor per hidden layer), it is added to each :math:`\dot a_l`: this
-    makes the same pass compute mixed second derivatives.
+    `direction` is (..., n, d). With `curvature` (one tensor per hidden layer), it is added to each :math:`\dot a_l`:
+    this makes the same pass compute mixed second derivatives.
     """
     a_dots, z_dots = [direction], []
     for layer, (weight, jet) in enumerate(zip(weights[:-1], jets, strict=True)):
@@ -77,7 +77,7 @@ def tangent(
 def adjoint_tangent(
     weights: Parameters, jets: Sequence[Sequence[Tensor]], a_bars: Sequence[Tensor], z_dots: Sequence[Tensor]
 ):
-    r"""Return the Hessian-vector products (..., n, d) and the lists of :math:`\dot{\bar a}_l`, :math:`\dot{\bar z}_l`."""
+    r"""Return the HVPs (..., n, d) and the lists of :math:`\dot{\bar a}_l`, :math:`\dot{\bar z}_l`."""
     a_bar_dots, z_bar_dots = [], []
     a_bar_dot = None  # the last layer is linear: its adjoint is constant
     for layer in reversed(range(len(jets))):
@@ -93,7 +93,9 @@ def adjoint_tangent(
 class Sweep:
     """One pass through an MLP: its outputs up to an order, and the factors of their derivatives by the parameters."""
 
-    def __init__(self, activation: Activation, weights: Parameters, biases: Parameters, u: Tensor, *, order: int, directions):
+    def __init__(
+        self, activation: Activation, weights: Parameters, biases: Parameters, u: Tensor, *, order: int, directions
+    ):
         self.weights, self.order = weights, order
         # One derivative more than is asked for: the reverse of the pass differentiates once more.
         value, self.activations, self.jets = forward(activation, weights, biases, u, order + 1)
@@ -111,9 +113,9 @@ class Sweep:
     def factors(self, value_hat: Tensor, gradient_hat: Tensor | None = None, hvp_hat: Tensor | None = None):
         r"""Return, per layer, left and right factors whose products sum to the gradient of :math:`s` (see the module).
 
-        The gradient of ``weights[l]`` is the sum over pairs and samples of ``left right^T``, that of ``biases[l]`` the sum
-        of the first left factor. Cotangents are (..., n), (..., n, d) and (..., k, n, d); leading dimensions are rows of a
-        Jacobian computed together.
+        The gradient of ``weights[l]`` is the sum over pairs and samples of ``left right^T``, that of ``biases[l]``
+        the sum of the first left factor. Cotangents are (..., n), (..., n, d) and (..., k, n, d); leading dimensions
+        are rows of a Jacobian computed together.
         """
         if self.order == 0:
             return self._factors_0(value_hat)
@@ -135,7 +137,9 @@ class Sweep:
         lefts = [[z_hat, torch.ones_like(z_hat)]]
         for layer in reversed(range(len(self.jets))):
             jet = self.jets[layer]
-            z_hat = torch.addcmul((z_hat @ self.weights[layer + 1]) * jet[1], jet[2] * z_dots[layer], self.a_bars[layer])
+            z_hat = torch.addcmul(
+                (z_hat @ self.weights[layer + 1]) * jet[1], jet[2] * z_dots[layer], self.a_bars[layer]
+            )
             lefts.append([z_hat, self.z_bars[layer]])
         return lefts[::-1], [[a, a_dot] for a, a_dot in zip(self.activations, a_dots, strict=True)]
 

@@ -1,5 +1,6 @@
 """The Jacobian against torch.func; the method against a problem whose solution is known."""
 
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -56,7 +57,7 @@ def test_a_perturbed_network_finds_back_to_the_one_that_made_the_labels(order):
 
 
 def test_one_undamped_step_solves_a_linear_problem():
-    """A network without hidden layers is linear in its parameters: one Gauss-Newton step is the least-squares solution."""
+    """A network without hidden layers is linear in its parameters: one step is least squares."""
     x = torch.randn(50, 3, dtype=F64, generator=torch.Generator().manual_seed(1))
     value = x @ torch.tensor([1.0, -2.0, 0.5], dtype=F64) + 3 + 0.1 * torch.sin(20 * x[:, 0])
     samples = SimpleNamespace(x=x, value=value, gradient=None, hvp=None, directions=None)
@@ -73,7 +74,7 @@ def test_the_loss_never_grows():
     samples = labelled(Surrogate([2, 5, 1], "sin", generator=generator), x)
     net = Surrogate([2, 3, 1], generator=generator)
     losses = list(levenberg_marquardt(net, samples, balance_by_moments(samples, 1), steps=30))
-    assert len(losses) > 3 and all(b < a for a, b in zip(losses, losses[1:], strict=False))
+    assert len(losses) > 3 and all(b < a for a, b in itertools.pairwise(losses))
 
 
 def test_bad_arguments_are_refused_before_the_first_step():

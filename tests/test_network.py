@@ -30,16 +30,12 @@ def test_a_constant_input_keeps_its_unit():
     assert torch.isfinite(net(x)).all()
 
 
-@pytest.mark.parametrize("name", ["silu", "tanh", "relu", "sin"])
-def test_the_signal_keeps_its_power_through_the_layers(name):
-    """Initial variance: with wide layers the second moment of the last pre-activation stays at 1."""
-    net = Surrogate([256, 1024, 1024, 1024, 1], name)
-    u = torch.randn(512, 256, dtype=F64, generator=torch.Generator().manual_seed(2))
-    for weight in net.weights[:-1]:
-        z = u @ weight.T
-        u = net.activation(z)
-    # 512 x 1024 entries of which rows and columns are dependent: 1024 effective draws of a chi-squared, 5 deviations.
-    assert abs(z.square().mean().item() - 1) < 5 * math.sqrt(2 / 1024) * 3
+def test_initial_weights_have_the_spread_that_was_asked_for():
+    net = Surrogate([400, 300, 1], gain=2.0)
+    # The variance estimated from m normals has a relative standard error of sqrt(2 / m); 5 of them.
+    m = 400 * 300
+    assert abs(net.weights[0].square().mean().item() * 400 / 4 - 1) < 5 * math.sqrt(2 / m)
+    assert all((bias == 0).all() for bias in net.biases)
 
 
 def test_initial_weights_follow_the_generator():
@@ -88,6 +84,7 @@ def test_files_that_are_not_ours_are_refused(tmp_path):
         (dict(widths=[7, 0, 1]), ValueError, r"widths\[1\]: got 0, need an integer >= 1"),
         (dict(widths=[7, 2.5, 1]), TypeError, r"widths\[1\]: got float 2.5, need an integer"),
         (dict(widths=[7, 1], activation="swish"), ValueError, "activation: got 'swish', need one of"),
+        (dict(widths=[7, 1], gain=0.0), ValueError, "gain: got 0.0, need a finite number > 0"),
         (dict(widths=[7, 1], dtype=torch.float16), ValueError, "dtype: got torch.float16, need one of"),
     ],
 )
