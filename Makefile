@@ -52,7 +52,7 @@ browser:
 
 # --- set-up ---------------------------------------------------------------------------------------------------------
 
-PIP := $(PY) -m pip --disable-pip-version-check install --quiet --no-compile -c constraints.txt
+PIP := $(PY) -m pip --disable-pip-version-check install -qq --no-compile -c constraints.txt
 OFFLINE := { echo; echo "Installing failed (the lines above say why). Most often the network or the package index is" \
   "out of reach: check it, then run the same command again; what is installed already is kept." \
   "A damaged environment is mended by: rm -r $(VENV)"; exit 1; }

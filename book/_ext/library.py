@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import re
 from pathlib import Path
 
 from docutils import nodes
@@ -115,7 +116,25 @@ class Library(SphinxDirective):
         return place.children
 
 
+def mend_back_links(app: Sphinx, exception: Exception | None) -> None:
+    """Lead links from source to reference to where a name stands: the package's, not the module's, if it is exported."""
+    if exception or app.builder.format != "html":
+        return
+    reference = Path(app.outdir, "book", "api.html").read_text(encoding="utf-8")
+    known = set(re.findall(r'\bid="([^"]+)"', reference))
+
+    def mended(link: re.Match) -> str:
+        page, name = link.groups()
+        names = (name, re.sub(r"^sobolev_lib\.\w+\.", "sobolev_lib.", name))
+        return next((f'{page}#{name}"' for name in names if name in known), f'{page}"')
+
+    for path in Path(app.outdir, "_modules").rglob("*.html"):
+        source = path.read_text(encoding="utf-8")
+        path.write_text(re.sub(r'(book/api\.html)#([\w.]+)"', mended, source), encoding="utf-8")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the directive."""
+    """Register the directive and the step after it."""
     app.add_directive("library", Library)
+    app.connect("build-finished", mend_back_links)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
