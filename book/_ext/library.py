@@ -117,7 +117,7 @@ class Library(SphinxDirective):
 
 
 def mend_back_links(app: Sphinx, exception: Exception | None) -> None:
-    """Lead links from source to reference to where a name stands: the package's, not the module's, if it is exported."""
+    """Lead links from source to where the reference has the name: in the package if exported, else in its module."""
     if exception or app.builder.format != "html":
         return
     reference = Path(app.outdir, "book", "api.html").read_text(encoding="utf-8")

@@ -45,6 +45,7 @@ SCREENS = {"light-desk": ("light", DESK), "dark-desk": ("dark", DESK), "dark-pho
 def context(browser, request):
     scheme, size = request.param
     with browser.new_context(color_scheme=scheme, viewport=size) as context:
+        context.set_default_timeout(120_000)  # a busy machine is no fault
         yield context
 
 
