@@ -249,8 +249,8 @@ class Heston:
         if (2 * kappa * theta < xi**2).any():
             warnings.warn(
                 "Feller condition violated: 2 mean_reversion * long_variance < vol_of_variance^2, so the variance "
-                "reaches zero. Full truncation then converges slowly: check the result against twice the steps. Pathwise "
-                "sensitivities to the initial variance have heavy tails or no variance at all.",
+                "reaches zero. Full truncation then converges slowly: check the result against twice the steps. "
+                "Pathwise sensitivities to the initial variance have heavy tails or no variance at all.",
                 UserWarning,
                 stacklevel=3,
             )

@@ -33,6 +33,7 @@ class Labelled(Protocol):
     hvp: Tensor | None
     directions: Tensor | None
 
+
 def stack(value: Tensor, gradient: Tensor | None = None, hvp: Tensor | None = None) -> Tensor:
     """Return value (n,), gradient (n, d) and HVPs (n, k, d) side by side, (n, q)."""
     parts = [value.unsqueeze(-1)]

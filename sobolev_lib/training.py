@@ -90,7 +90,8 @@ def fit(
 
     Raises:
         ValueError: Labels missing for `order`, an activation without second derivative at order 2, arguments out of
-        range. FloatingPointError: The loss is no longer finite; says at which step and what to try.
+            range.
+        FloatingPointError: The loss is no longer finite; says at which step and what to try.
 
     Source: Kichler, Afghan & Naumann (2024), section 4; Kingma & Ba (2015) for Adam.
 

@@ -1,5 +1,6 @@
 """The loss against torch.func; the balances against closed forms, Aitken's estimator and changes of units."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -145,12 +146,12 @@ def test_the_covariance_balance_gives_aitkens_estimator():
     noise = torch.tensor([[1.0, 0, 0], [0.9, 0.2, 0], [0.5, 0.1, 0.3]], dtype=F64)
     samples, design = linear_problem(noise)
     net = Surrogate([2, 1])
-    list(levenberg_marquardt(net, samples, balance_by_moments(samples, 1), steps=5, damping=1e-14))
+    list(levenberg_marquardt(net, samples, balance_by_moments(samples, 1), steps=5, damping=1e-14, prior=math.inf))
     fitted = torch.cat([net.weights[0][0], net.biases[0]]).detach()
     residual = (design @ fitted - targets(samples, 1)).reshape(300, 3)
     precision = torch.linalg.inv(residual.T @ residual / 300)
     loss = balance_by_covariance(net, samples, 1, floor=1e-12)
-    list(levenberg_marquardt(net, samples, loss, steps=5, damping=1e-14))
+    list(levenberg_marquardt(net, samples, loss, steps=5, damping=1e-14, prior=math.inf))
     weighted = design.transpose(1, 2) @ precision
     aitken = torch.linalg.solve((weighted @ design).sum(0), (weighted @ targets(samples, 1)[..., None]).sum(0))[:, 0]
     ours = torch.cat([net.weights[0][0], net.biases[0]]).detach()

@@ -18,13 +18,15 @@ ORDER = (
     *("_check", "noise", "models", "schemes", "payoffs", "closed_form"),
     *("_average", "_samples", "labels", "case_study"),
     *("activations", "twin", "network"),
-    *("rounding", "interval", "elementary", "line", "zonotope", "adjoints"),
-    *("significance", "pruning", "sobolev", "gauss_newton", "training"),
+    *("rounding", "interval", "elementary", "affine"),
+    *("monomials", "approximation", "zonotope", "sweeps", "adjoints", "certify"),
+    *("significance", "pruning", "shrinking"),
+    *("sobolev", "gauss_newton", "checkpoint", "training"),
     *("metrics", "export", "plotting"),
 )
 FINANCE = set(ORDER[: ORDER.index("activations")]) - {"_check"}
 NETWORKS = {"activations", "twin", "network", "sobolev", "gauss_newton", "training"}
-INTERVALS = {"rounding", "interval", "elementary", "line", "zonotope", "adjoints", "significance", "pruning"}
+INTERVALS = set(ORDER[ORDER.index("rounding") : ORDER.index("sobolev")])
 STRANGERS = {
     **dict.fromkeys(FINANCE, NETWORKS | INTERVALS),
     **dict.fromkeys(NETWORKS, INTERVALS),
