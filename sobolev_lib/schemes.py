@@ -30,8 +30,10 @@ class Scheme(Protocol):
         ...
 
     def step(self, model: Model, t: float, x: Tensor, step: float, shocks: Tensor) -> Tensor:
-        """States (n, d) at ``t + step`` from states (n, d) at t and shocks (n, m): standard normals, with
-        the correlation of the model's Brownian motions if it has a ``factor``."""
+        """States (n, d) at ``t + step`` from states (n, d) at t and shocks (n, m).
+
+        Shocks are standard normals, with the correlation of the Brownian motions if the model has a ``factor``.
+        """
         ...
 
 
