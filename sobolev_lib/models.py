@@ -248,8 +248,8 @@ class Heston:
         _set(self, factor=torch.cat([torch.cat([self.factor, torch.zeros_like(self.factor)], dim=1), lower]))
         if (2 * kappa * theta < xi**2).any():
             warnings.warn(
-                "Feller condition violated: 2 mean_reversion * long_variance < vol_of_variance^2: the variance "
-                "reaches zero. Full truncation then converges slowly: check the result against twice the steps. Pathwise "
+                "Feller condition violated: 2 mean_reversion * long_variance < vol_of_variance^2: the variance reaches "
+                "zero. Full truncation then converges slowly: check the result against twice the steps. Pathwise "
                 "sensitivities to the initial variance have heavy tails or no variance at all.",
                 UserWarning,
                 stacklevel=3,

@@ -45,10 +45,7 @@ class Gaussian:
         _check_rows(start, count, dims, most_rows=2**63, most_dims=2**31 - 1)
         stream = np.random.PCG64DXSM(np.random.SeedSequence([self.seed, self.skip, dims]))
         words = stream.advance(start * dims).random_raw(count * dims)
-        # The upper 53 bits, read as a signed integer with the last bit set, are an odd number of either sign: never
-        # 0 or +-2^52, symmetric, and exact in float64.
-        odd = torch.from_numpy(words.view(np.int64)).bitwise_right_shift_(11).bitwise_or_(1)
-        return _normals(odd, 52).view(count, dims)
+        return _normals(_odd(words), 52).view(count, dims)
 
 
 @dataclass(frozen=True)
@@ -210,6 +207,14 @@ def normal_cdf(x: Tensor) -> Tensor:
     '2.753624e-89'
     """
     return 0.5 * torch.erfc(x * -math.sqrt(0.5))
+
+
+def _odd(words: np.ndarray) -> Tensor:
+    """Odd integers in (-2^52, 2^52) from random 64-bit words: the upper 53 bits, signed, with the last bit set.
+
+    So a uniform is never 0, 1 or 1/2, its distribution is symmetric, and it is exact in float64.
+    """
+    return torch.from_numpy(words.view(np.int64)).bitwise_right_shift_(11).bitwise_or_(1)
 
 
 def _normals(odd: Tensor, bits: int) -> Tensor:
