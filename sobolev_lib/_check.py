@@ -14,7 +14,9 @@ from torch import Tensor
 Shape = tuple[int | str, ...]
 
 
-def tensor(name: str, value, *, shape: Shape | None = None, dtype: torch.dtype | None = None, finite: bool = True) -> Tensor:
+def tensor(
+    name: str, value, *, shape: Shape | None = None, dtype: torch.dtype | None = None, finite: bool = True
+) -> Tensor:
     """Return `value` as a floating-point tensor of the given shape; letters in `shape` stand for any size.
 
     Integers and lists become float64. A tensor that is floating-point already keeps its dtype unless `dtype` is given.
@@ -22,7 +24,9 @@ def tensor(name: str, value, *, shape: Shape | None = None, dtype: torch.dtype |
     try:
         result = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{name}: got {type(value).__name__}, need a tensor or something that converts to one") from error
+        raise TypeError(
+            f"{name}: got {type(value).__name__}, need a tensor or something that converts to one"
+        ) from error
     if result.is_complex() or result.dtype == torch.bool:
         raise TypeError(f"{name}: got dtype {result.dtype}, need real numbers")
     if dtype is not None or not result.is_floating_point() or not isinstance(value, Tensor):

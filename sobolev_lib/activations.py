@@ -1,0 +1,189 @@
+r"""Activations as data: the function, its first three derivatives, and the critical points of each.
+
+Training needs :math:`f, f', f'', f'''` (the last for the gradient of a loss on Hessian-vector products); enclosures
+need to know where each of them turns, because the range of a function over an interval is attained at an end point or
+at a critical point (Chapter 5). Both are stated once, here.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sobolev_lib import _check
+
+Jet = Callable[[Tensor, int], list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Activation:
+    r"""An activation function :math:`f` with what training and enclosures need to know about it.
+
+    Attributes:
+        name: The name under which it is stored and looked up.
+        jet: ``jet(z, order)`` returns :math:`[f(z), f'(z), \dots, f^{(order)}(z)]`, order 0 to 3, sharing
+        subexpressions. critical: Four tuples: where :math:`f, f', f'', f'''` have their local extrema, to full double
+        precision. period: If not None, each critical point repeats at all integer multiples of it.
+        smooth: Whether :math:`f''` exists everywhere; order-2 work refuses activations for which it does not.
+        bounded: Whether :math:`f` is bounded.
+
+    Example:
+        >>> silu = ACTIVATIONS["silu"]
+        >>> value, slope = silu.jet(torch.zeros(1, dtype=torch.float64), 1)
+        >>> value.item(), slope.item()
+        (0.0, 0.5)
+    """
+
+    name: str
+    jet: Jet
+    critical: tuple[tuple[float, ...], ...]
+    period: float | None = None
+    smooth: bool = True
+    bounded: bool = False
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Return ``f(z)``, elementwise."""
+        return self.jet(z, 0)[0]
+
+    def derivative(self, k: int) -> Callable[[Tensor], Tensor]:
+        """Return the ``k``-th derivative as a function, ``k`` from 0 to 3."""
+        k = _check.count("k", k, least=0, most=3)
+        return lambda z: self.jet(z, k)[k]
+
+
+def _sigmoid_jet(z: Tensor, order: int) -> list[Tensor]:
+    s = torch.sigmoid(z)
+    jet = [s]
+    if order >= 1:
+        complement = torch.sigmoid(-z)  # 1 - s would lose the tail
+        p = s * complement
+        jet.append(p)
+    if order >= 2:
+        skew = complement - s
+        jet.append(p * skew)
+    if order >= 3:
+        jet.append(p * (1 - 6 * p))
+    return jet
+
+
+def _silu_jet(z: Tensor, order: int) -> list[Tensor]:
+    s = _sigmoid_jet(z, order)
+    jet = [z * s[0]]
+    for k in range(1, order + 1):  # Leibniz: (z s)^(k) = z s^(k) + k s^(k-1)
+        jet.append(torch.addcmul(k * s[k - 1], z, s[k]))
+    return jet
+
+
+def _softplus_jet(z: Tensor, order: int) -> list[Tensor]:
+    value = torch.logaddexp(z, torch.zeros((), dtype=z.dtype))  # F.softplus turns into the identity above 20
+    return [value, *_sigmoid_jet(z, order - 1)] if order else [value]
+
+
+def _tanh_jet(z: Tensor, order: int) -> list[Tensor]:
+    t = torch.tanh(z)
+    jet = [t]
+    if order >= 1:
+        slope = 4 * _sigmoid_jet(2 * z, 1)[1]  # 1 - t^2 without its cancellation
+        jet.append(slope)
+    if order >= 2:
+        jet.append(-2 * t * slope)
+    if order >= 3:
+        jet.append(slope * (4 - 6 * slope))
+    return jet
+
+
+def _gelu_jet(z: Tensor, order: int) -> list[Tensor]:
+    cdf = 0.5 * torch.erfc(-z / math.sqrt(2))  # erfc keeps the left tail
+    jet = [z * cdf]
+    if order >= 1:
+        density = torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+        jet.append(cdf + z * density)
+    if order >= 2:
+        jet.append(density * (2 - z * z))
+    if order >= 3:
+        jet.append(density * z * (z * z - 4))
+    return jet
+
+
+def _sin_jet(z: Tensor, order: int) -> list[Tensor]:
+    s, c = torch.sin(z), torch.cos(z) if order else None
+    return [s, c, -s, -c if order else None][: order + 1]
+
+
+def _relu_jet(z: Tensor, order: int) -> list[Tensor]:
+    zero = torch.zeros_like(z)
+    return [torch.relu(z), (z > 0).to(z.dtype), zero, zero][: order + 1]
+
+
+_HALF_PI = math.pi / 2
+
+# Critical points: roots of the next derivative, computed with 40 digits; the tests recompute them.
+ACTIVATIONS: dict[str, Activation] = {
+    activation.name: activation
+    for activation in (
+        Activation(
+            "silu",
+            _silu_jet,
+            critical=(
+                (-1.2784645427610737951,),
+                (-2.3993572805154676678, 2.3993572805154676678),
+                (-3.4358409935351106890, 0.0, 3.4358409935351106890),
+                (-4.4292351005572279796, -1.0319582417807491234, 1.0319582417807491234, 4.4292351005572279796),
+            ),
+        ),
+        Activation(
+            "softplus",
+            _softplus_jet,
+            critical=((), (), (0.0,), (-1.3169578969248167086, 1.3169578969248167086)),
+        ),
+        Activation(
+            "tanh",
+            _tanh_jet,
+            critical=(
+                (),
+                (0.0,),
+                (-0.65847894846240835431, 0.65847894846240835431),
+                (-1.1462158347805888439, 0.0, 1.1462158347805888439),
+            ),
+            bounded=True,
+        ),
+        Activation(
+            "sigmoid",
+            _sigmoid_jet,
+            critical=(
+                (),
+                (0.0,),
+                (-1.3169578969248167086, 1.3169578969248167086),
+                (-2.2924316695611776878, 0.0, 2.2924316695611776878),
+            ),
+            bounded=True,
+        ),
+        Activation(
+            "gelu",
+            _gelu_jet,
+            critical=(
+                (-0.75179152469356445746,),
+                (-1.4142135623730950488, 1.4142135623730950488),
+                (-2.0, 0.0, 2.0),
+                (-2.5243377989621385713, -0.79228699139326127779, 0.79228699139326127779, 2.5243377989621385713),
+            ),
+        ),
+        Activation(
+            "sin",
+            _sin_jet,
+            critical=((-_HALF_PI, _HALF_PI), (0.0, math.pi), (-_HALF_PI, _HALF_PI), (0.0, math.pi)),
+            period=2 * math.pi,
+            bounded=True,
+        ),
+        Activation("relu", _relu_jet, critical=((), (), (), ()), smooth=False),
+    )
+}
+
+
+def activation_named(name: str | Activation) -> Activation:
+    """Return the activation of that name; an `Activation` is returned as it is."""
+    if isinstance(name, Activation):
+        return name
+    return ACTIVATIONS[_check.choice("activation", name, ACTIVATIONS)]

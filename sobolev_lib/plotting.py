@@ -1,0 +1,96 @@
+"""The book's figures: one style, one colour-blind safe palette, and the drawings that more than one chapter needs."""
+
+import itertools
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from torch import Tensor
+
+from sobolev_lib import _check
+
+# Okabe & Ito (2008), in an order in which the grey values differ as well.
+PALETTE = {
+    "exact": "#000000",
+    "good": "#0072b2",
+    "bad": "#d55e00",
+    "other": "#009e73",
+    "fourth": "#cc79a7",
+    "soft": "#999999",
+}
+
+
+def use_style() -> None:
+    """Set the book's figure style: white ground (also in dark mode), no frames, direct labels instead of legends."""
+    mpl.rcParams.update(
+        {
+            "figure.figsize": (7.2, 3.6),
+            "figure.dpi": 110,
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "figure.constrained_layout.use": True,
+            "font.size": 11,
+            "axes.titlesize": 11,
+            "axes.titlelocation": "left",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "axes.grid.which": "major",
+            "grid.color": "#e6e6e6",
+            "axes.axisbelow": True,
+            "lines.linewidth": 2,
+            "legend.frameon": False,
+            "axes.prop_cycle": mpl.cycler(color=[PALETTE[name] for name in ("good", "bad", "other", "fourth", "soft")]),
+        }
+    )
+
+
+def draw_network(
+    axes: Axes, widths: Sequence[int], *, scores: Sequence[Tensor] | None = None, colour: str = PALETTE["good"]
+) -> None:
+    """Draw a network as columns of nodes, inputs on the left; a hidden node's area is its significance.
+
+    Args:
+        axes: Where to draw.
+        widths: Of all layers.
+        scores: One tensor (m_l,) for each hidden layer; default: all alike.
+        colour: Of the nodes.
+
+    Raises:
+        ValueError: Scores that do not fit the widths.
+    """
+    widths = [_check.count(f"widths[{i}]", width) for i, width in enumerate(widths)]
+    if scores is not None and [len(s) for s in scores] != widths[1:-1]:
+        raise ValueError(f"scores: got lengths {[len(s) for s in scores]}, need {widths[1:-1]}")
+    heights = [(np.arange(width) - (width - 1) / 2) * min(0.25, 2 / max(width, 2)) for width in widths]
+    segments = []
+    for column, (left, right) in enumerate(itertools.pairwise(heights)):
+        segments += [[(column, a), (column + 1, b)] for a in left for b in right]
+    lines = LineCollection(segments, colors=PALETTE["soft"], linewidths=min(0.8, 300 / len(segments) + 0.1))
+    lines.set(alpha=min(0.7, 1500 / len(segments)), rasterized=True)  # many lines show as a light veil
+    axes.add_collection(lines)
+    biggest = min(90.0, 5000 / max(widths))
+    for column, height in enumerate(heights):
+        area = np.full(len(height), 0.5 * biggest)
+        if scores is not None and 0 < column < len(widths) - 1:
+            score = scores[column - 1].detach().numpy()
+            area = biggest * np.maximum(score / max(score.max(), np.finfo(float).tiny), 0.01)
+        axes.scatter(np.full(len(height), column), height, s=area, color=colour, zorder=2, linewidths=0)
+    axes.set_xlim(-0.4, len(widths) - 0.6)
+    axes.set_ylim(-1.15, 1.15)
+    axes.axis("off")
+
+
+def label_line(axes: Axes, x: float, y: float, text: str, colour: str, **options) -> None:
+    """Write a line's name beside it, in its colour, instead of a legend."""
+    axes.annotate(
+        text, (x, y), color=colour, xytext=options.pop("offset", (4, 4)), textcoords="offset points", **options
+    )
+
+
+def figure(columns: int = 1, rows: int = 1, *, height: float = 3.4, **options):
+    """Return ``plt.subplots`` in the width of the book's text."""
+    return plt.subplots(rows, columns, figsize=(7.2, height), **options)

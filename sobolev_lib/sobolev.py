@@ -1,0 +1,172 @@
+r"""The Sobolev loss: squared errors of value, gradient and Hessian-vector products, made comparable by a balance.
+
+Stack the outputs of the network at one input to :math:`o = (N, \nabla N, \nabla^2 N\, v_1, \dots)` of :math:`q`
+numbers, the labels likewise to :math:`t`. The loss of order 0, 1 or 2 is
+
+.. math::  L = \frac{1}{n} \sum_{i=1}^n \lVert M (o_i - t_i) \rVert^2
+
+with a balance matrix :math:`M` (q, q), without which the sum would add squares of different units. Chapter 8.
+
+Source: Czarnecki et al., Sobolev Training for Neural Networks (2017); Kichler, Afghan & Naumann (2024), section 4;
+the balance by moments is that of Huge & Savine (2020), the balance by covariance is generalised least squares (Aitken
+1935).
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sobolev_lib import _check
+from sobolev_lib.network import Surrogate
+
+BALANCES = ("moments", "covariance")
+
+
+class Labelled(Protocol):
+    """What the loss needs of a set of samples; ``Samples`` of the module ``labels`` is one."""
+
+    x: Tensor
+    value: Tensor
+    gradient: Tensor | None
+    hvp: Tensor | None
+    directions: Tensor | None
+
+
+def stack(value: Tensor, gradient: Tensor | None = None, hvp: Tensor | None = None) -> Tensor:
+    """Return value (n,), gradient (n, d) and HVPs (n, k, d) side by side, (n, q)."""
+    parts = [value.unsqueeze(-1)]
+    parts += [] if gradient is None else [gradient]
+    parts += [] if hvp is None else [hvp.flatten(1)]
+    return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+
+
+def targets(samples: Labelled, order: int) -> Tensor:
+    """Return the labels up to `order` side by side, (n, q)."""
+    return stack(samples.value, samples.gradient if order >= 1 else None, samples.hvp if order == 2 else None)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some of the samples, with the labels that one order needs."""
+
+    x: Tensor
+    value: Tensor
+    gradient: Tensor | None = None
+    hvp: Tensor | None = None
+    directions: Tensor | None = None
+
+
+def take(samples: Labelled, rows: slice | Tensor, order: int) -> Batch:
+    """Return the samples of the given rows, with labels up to `order`; directions shared by all stay shared."""
+    gradient = samples.gradient[rows] if order >= 1 else None
+    if order < 2:
+        return Batch(samples.x[rows], samples.value[rows], gradient)
+    shared = samples.directions.ndim == 2
+    directions = samples.directions if shared else samples.directions[rows]
+    return Batch(samples.x[rows], samples.value[rows], gradient, samples.hvp[rows], directions)
+
+
+def check_labels(samples: Labelled, order: int) -> int:
+    """Return `order` if the samples have the labels it needs, else raise an error that names what is missing."""
+    order = _check.count("order", order, least=0, most=2)
+    needed = [("gradient", 1), ("hvp", 2), ("directions", 2)]
+    missing = [name for name, least in needed if order >= least and getattr(samples, name) is None]
+    if missing:
+        raise ValueError(f"samples: got no {' and no '.join(missing)} labels, need them at order {order}")
+    return order
+
+
+@dataclass(frozen=True)
+class SobolevLoss:
+    r"""Mean of :math:`\lVert M (o - t) \rVert^2` over samples.
+
+    Attributes:
+        order: 0 (values), 1 (and gradients) or 2 (and Hessian-vector products).
+        matrix: The balance :math:`M`, (q, q), in the inverse of the labels' units.
+
+    Example:
+        A network that is off by 0.1 everywhere, with values of unit variance, has the loss 0.01.
+
+        >>> from types import SimpleNamespace
+        >>> x = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+        >>> net = Surrogate([1, 1])
+        >>> samples = SimpleNamespace(x=x, value=net(x).detach() + 0.1, gradient=None, hvp=None, directions=None)
+        >>> loss = SobolevLoss(order=0, matrix=torch.eye(1, dtype=torch.float64))
+        >>> round(loss(net, samples).item(), 6)
+        0.01
+    """
+
+    order: int
+    matrix: Tensor
+
+    def residuals(self, net: Surrogate, samples: Labelled) -> Tensor:
+        """Return the balanced residuals :math:`M (o - t)`, (n, q)."""
+        directions = samples.directions if self.order == 2 else None
+        outputs = stack(*net.taylor(samples.x, order=self.order, directions=directions))
+        return (outputs - targets(samples, self.order)) @ self.matrix.T
+
+    def __call__(self, net: Surrogate, samples: Labelled) -> Tensor:
+        """Return the loss, a scalar that is differentiable in the network's parameters."""
+        return self.residuals(net, samples).square().sum(1).mean()
+
+
+def balance_by_moments(samples: Labelled, order: int) -> SobolevLoss:
+    r"""Return the loss in which each order has the same share, and within an order each component.
+
+    :math:`M = \mathrm{diag}(1 / \sigma_V,\ 1 / (\sqrt d\, s_j),\ 1 / (\sqrt{kd}\, s_{kj}))`, with :math:`\sigma_V`
+    the standard deviation of the values and :math:`s` the root mean square of each derivative label. A component that
+    is zero in all samples takes the scale of the largest one, so that the network is held to zero there.
+
+    Args:
+        samples: The labels; n samples in d inputs.
+        order: 0, 1 or 2.
+
+    Raises:
+        ValueError: The labels that `order` needs are missing.
+    """
+    check_labels(samples, order)
+    scales = [_scale(samples.value.std().reshape(1))]
+    if order >= 1:
+        scales.append(_scale(samples.gradient.square().mean(0).sqrt()))
+    if order == 2:
+        scales.append(_scale(samples.hvp.square().mean(0).sqrt().flatten()))
+    return SobolevLoss(order, torch.diag(torch.cat([1 / (scale * len(scale) ** 0.5) for scale in scales])))
+
+
+def balance_by_covariance(net: Surrogate, samples: Labelled, order: int, *, floor: float = 1e-4) -> SobolevLoss:
+    r"""Return the loss of generalised least squares: :math:`M^T M = \Sigma^{-1}`, with the covariance of the residuals.
+
+    The labels of one path are noisy *together*: a path that ends higher than expected has a higher value and a higher
+    delta in every asset. :math:`\Sigma` (q, q) is the second moment of the residuals of `net`, which must have been
+    fitted before; noise that is common to all components counts once, and directions with little noise count for what
+    they say.
+
+    Args:
+        net: A network that was fitted to the samples with another balance.
+        samples: The labels.
+        order: 0, 1 or 2.
+        floor: Added to the eigenvalues of the residuals' correlation matrix, so that a direction in which the labels
+            happen to be free of noise has a finite weight; the largest possible ratio of weights is ``1 /
+            sqrt(floor)``.
+
+    Raises:
+        ValueError: Missing labels, or a floor that is not positive.
+    """
+    check_labels(samples, order)
+    floor = _check.positive("floor", floor)
+    plain = SobolevLoss(order, torch.eye(targets(samples, order).shape[1], dtype=net.dtype))
+    with torch.no_grad():
+        residuals = plain.residuals(net, samples)
+    scale = _scale(residuals.square().mean(0).sqrt())
+    residuals = residuals / scale
+    eigenvalues, vectors = torch.linalg.eigh(residuals.T @ residuals / len(residuals))
+    whitening = (vectors * (eigenvalues.clamp_min(0) + floor).rsqrt()) @ vectors.T
+    return SobolevLoss(order, whitening / scale)
+
+
+def _scale(spread: Tensor) -> Tensor:
+    """Return the spreads, with zeros replaced by the largest of them (or by 1 if all are zero)."""
+    largest = spread.max()
+    return torch.where(spread > 1e-12 * largest, spread, largest if largest > 0 else torch.ones_like(largest))

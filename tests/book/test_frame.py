@@ -1,0 +1,128 @@
+"""The frame that holds library and book together: import order, public names, prose, citations, settings."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import sobolev_lib
+from tools import check, execute
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARY = ROOT / "sobolev_lib"
+ORDER = (
+    *("_check", "noise", "models", "schemes", "payoffs", "closed_form"),
+    *("_average", "_samples", "labels", "case_study"),
+    *("activations", "twin", "network"),
+    *("rounding", "interval", "elementary", "affine"),
+    *("monomials", "approximation", "zonotope", "sweeps", "adjoints", "certify"),
+    *("significance", "pruning", "shrinking"),
+    *("sobolev", "gauss_newton", "checkpoint", "training"),
+    *("metrics", "export", "plotting"),
+)
+FINANCE = set(ORDER[: ORDER.index("activations")]) - {"_check"}
+NETWORKS = {"activations", "twin", "network", "sobolev", "gauss_newton", "training"}
+INTERVALS = set(ORDER[ORDER.index("rounding") : ORDER.index("sobolev")])
+STRANGERS = {
+    **dict.fromkeys(FINANCE, NETWORKS | INTERVALS),
+    **dict.fromkeys(NETWORKS, INTERVALS),
+    **dict.fromkeys(("rounding", "interval"), FINANCE | NETWORKS),
+}
+MODULES = sorted(path.stem for path in LIBRARY.glob("*.py") if path.stem != "__init__")
+TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split("\n")
+PROSE = [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md"))]
+
+
+def imported(module: str) -> set[str]:
+    """Return the modules of the library that a module imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse((LIBRARY / f"{module}.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("sobolev_lib")):
+            inner = (node.module or "").removeprefix("sobolev_lib").strip(".")
+            found |= {inner.split(".")[0]} if inner else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("sobolev_lib.")}
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_from_those_before_it(module):
+    assert module in ORDER, f"{module} has no place in the order of the book"
+    assert imported(module) <= set(ORDER[: ORDER.index(module)])
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) & STRANGERS.keys()))
+def test_independent_parts_know_nothing_of_each_other(module):
+    assert imported(module) & STRANGERS[module] == set()
+
+
+def test_public_names_are_flat_unique_and_documented():
+    names = sobolev_lib.__all__
+    assert names
+    assert len(set(names)) == len(names)
+    for name in names:
+        value = getattr(sobolev_lib, name)
+        if callable(value):
+            assert value.__doc__, name
+            assert value.__module__.startswith("sobolev_lib."), name
+
+
+def test_the_package_is_typed_and_its_version_agrees():
+    assert (LIBRARY / "py.typed").exists()
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_every_pin_is_exact():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
+    assert [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
+    assert lines == sorted(lines, key=str.lower)
+
+
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [("github-workflows", ".github/workflows/book.yml"), ("citation-file-format", "CITATION.cff")],
+)
+def test_files_for_others_follow_their_schemas(schema, path):
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_prose_pages_hold_no_number_that_no_chapter_computed():
+    known = set().union(*(check.computed(check.load(source)) for source in execute.sources(ROOT / "notebooks", [])))
+    pages = [page for page in PROSE if page.stem not in ("changelog", "status")]
+    assert {page.name: faults for page in pages if (faults := check.unsupported(page.read_text("utf-8"), known))} == {}
+
+
+def test_every_source_is_cited_and_every_citation_has_a_source():
+    keys = set(re.findall(r"^@\w+\{(\S+),", (ROOT / "book" / "references.bib").read_text("utf-8"), re.MULTILINE))
+    pages = [*PROSE, *execute.sources(ROOT / "notebooks", [])]
+    roles = re.findall(r"\{cite[:\w]*\}`([^`]+)`", "\n".join(page.read_text("utf-8") for page in pages))
+    cited = {key.strip() for role in roles for key in role.split(",")}
+    assert cited == keys
+
+
+def test_every_chapter_is_in_the_table_of_contents_and_has_been_measured():
+    toc = (ROOT / "_toc.yml").read_text("utf-8")
+    for source in execute.sources(ROOT / "notebooks", []):
+        assert f"notebooks/{source.stem}\n" in toc
+        assert f'"{source.stem}"' in execute.STATUS.read_text("utf-8")
+
+
+LOOSE_ENDS = re.compile(
+    r"/(?:home|root|tmp|work|opt|Users)/\w|\b(?:TODO|FIXME|XXX|HACK|NotImplementedError)\b|\bissue #?\d|\bworktree\b"
+)
+
+
+@pytest.mark.parametrize("name", [name for name in TRACKED if name and Path(name).name != "test_frame.py"])
+def test_a_file_points_to_nothing_outside_the_repository_and_to_no_open_end(name):
+    path = ROOT / name
+    if not path.exists() or path.suffix in (".png", ".svg"):
+        return
+    text = re.sub(r'"image/png": "[^"]*"', "", path.read_text(encoding="utf-8"))
+    assert LOOSE_ENDS.findall(text) == []

@@ -1,0 +1,175 @@
+"""The built pages, opened as a reader opens them: from a folder, without a network, on a phone, in the dark."""
+
+import inspect
+import os
+import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from bs4 import BeautifulSoup
+from playwright.sync_api import sync_playwright
+
+import sobolev_lib
+
+ROOT = Path(__file__).resolve().parents[2]
+HTML = ROOT / "_build" / "html"
+PAGES = sorted(page.relative_to(HTML).as_posix() for page in HTML.rglob("*.html") if "_static" not in page.parts)
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+DESK, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
+
+pytestmark = pytest.mark.skipif(not PAGES, reason="no built pages: run make book")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    assert CHROMIUM, "no Chromium found; set CHROMIUM to one"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+SCREENS = {"light-desk": ("light", DESK), "dark-desk": ("dark", DESK), "dark-phone": ("dark", PHONE)}
+
+
+@pytest.fixture(params=SCREENS.values(), ids=SCREENS.keys())
+def context(browser, request):
+    scheme, size = request.param
+    with browser.new_context(color_scheme=scheme, viewport=size) as context:
+        context.set_default_timeout(120_000)  # a busy machine is no fault
+        yield context
+
+
+@pytest.fixture
+def page(context):
+    """A page that notes what goes wrong on it and what it asks for."""
+    page = context.new_page()
+    page.faults, page.requests = [], []
+    page.on("console", lambda message: message.type in ("error", "warning") and page.faults.append(message.text))
+    page.on("pageerror", lambda error: page.faults.append(str(error)))
+    page.on("requestfailed", lambda request: page.faults.append(f"failed: {request.url}"))
+    page.on("request", lambda request: page.requests.append(request.url))
+    return page
+
+
+def open_page(page, name: str) -> None:
+    page.goto((HTML / name).as_uri())
+    page.evaluate("window.MathJax?.startup.promise.then(() => true)")
+
+
+def violations(page) -> list[str]:
+    """Return what axe finds, one line for each element."""
+    found = Axe().run(page).response["violations"]
+    return [f"{rule['id']}: {node['html'][:120]}" for rule in found for node in rule["nodes"]]
+
+
+def test_the_front_door_leads_to_the_landing_page(browser):
+    page = browser.new_page()
+    page.goto((HTML / "index.html").as_uri())
+    page.wait_for_url("**/book/intro.html")
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name != "index.html"])
+def test_a_page_works_offline_on_any_screen_and_with_a_screen_reader(page, name):
+    open_page(page, name)
+    assert page.faults == []
+    assert [url for url in page.requests if urlsplit(url).scheme not in ("file", "data")] == []
+
+    # Math is rendered, without errors. (MathJax marks what it cannot read by merror.)
+    written = page.locator(".math").count()
+    assert page.locator("mjx-container").count() >= written
+    assert page.locator("mjx-merror").count() == 0
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    assert violations(page) == []
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """A file server that does not log."""
+
+    def log_message(self, *args):
+        pass
+
+
+def test_a_page_works_below_a_path_of_a_server(browser, tmp_path):
+    (tmp_path / "some" / "where").mkdir(parents=True)
+    (tmp_path / "some" / "where" / "book").symlink_to(HTML, target_is_directory=True)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        page, lost = browser.new_page(), []
+        page.on("response", lambda answer: answer.status >= 400 and lost.append(answer.url))
+        page.goto(f"http://127.0.0.1:{server.server_port}/some/where/book/book/notation.html")
+        page.evaluate("window.MathJax.startup.promise.then(() => true)")
+        assert page.locator("mjx-container").count() > 0
+        assert lost == []
+        page.close()
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_search_finds_what_the_book_is_about(browser):
+    page = browser.new_page()
+    page.goto((HTML / "search.html").as_uri() + "?q=significance")
+    page.wait_for_selector("ul.search li")
+    assert page.locator("ul.search li").count() > 0
+
+
+def test_the_keyboard_reaches_the_text_first(browser):
+    page = browser.new_page()
+    open_page(page, "book/intro.html")
+    page.keyboard.press("Tab")
+    assert "skip" in page.evaluate("document.activeElement.textContent").lower()
+
+
+@pytest.fixture(scope="module")
+def anchors() -> dict[Path, tuple[set[str], list[str]]]:
+    """For each page the ids in it and the addresses that it links to."""
+    found = {}
+    for name in PAGES:
+        soup = BeautifulSoup((HTML / name).read_text(encoding="utf-8"), "html.parser")
+        ids = {tag["id"] for tag in soup.find_all(id=True)}
+        links = [tag[key] for key in ("href", "src") for tag in soup.find_all(attrs={key: True})]
+        found[(HTML / name).resolve()] = ids, links
+    return found
+
+
+def test_every_link_within_the_book_leads_somewhere(anchors):
+    dead = []
+    for page, (_, links) in anchors.items():
+        for link in links:
+            address = urlsplit(link)
+            if address.scheme or address.netloc:
+                continue
+            target = (page.parent / unquote(address.path)).resolve() if address.path else page
+            lost = not target.exists() or (
+                address.fragment and target in anchors and unquote(address.fragment) not in anchors[target][0]
+            )
+            if lost:
+                dead.append(f"{page.relative_to(HTML.resolve())}: {link}")
+    assert dead == []
+
+
+def test_no_link_is_absolute_so_that_the_book_works_below_any_address(anchors):
+    assert [link for _, links in anchors.values() for link in links if link.startswith("/")] == []
+
+
+def test_every_public_name_is_in_the_reference(anchors):
+    ids, _ = anchors[(HTML / "book" / "api.html").resolve()]
+    names = {name: getattr(sobolev_lib, name) for name in sobolev_lib.__all__}
+    flat = [name for name, value in names.items() if not inspect.ismodule(value)]
+    assert [name for name in flat if f"sobolev_lib.{name}" not in ids] == []
+    for module in set(names) - set(flat):
+        assert any(anchor.startswith(f"sobolev_lib.{module}.") for anchor in ids), module

@@ -1,0 +1,217 @@
+"""Ranges of functions against python-flint's arb, at and around their critical points."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sobolev_lib import elementary as el
+from sobolev_lib.activations import ACTIVATIONS
+from sobolev_lib.interval import Interval, empty, is_empty
+from tests import exact
+
+F32, F64 = torch.float32, torch.float64
+INF = math.inf
+
+MONOTONE = {  # name: (function, where to look)
+    "exp": (el.exp, (-700.0, 700.0)),
+    "log": (el.log, (1e-12, 1e6)),
+    "sqrt": (el.sqrt, (0.0, 1e6)),
+    "tanh": (el.tanh, (-25.0, 25.0)),
+    "sigmoid": (el.sigmoid, (-700.0, 40.0)),
+    "softplus": (el.softplus, (-700.0, 700.0)),
+    "erf": (el.erf, (-6.0, 6.0)),
+    "normal_cdf": (el.normal_cdf, (-36.0, 9.0)),
+}
+SMOOTH = [name for name, activation in ACTIVATIONS.items() if activation.smooth]
+
+
+def points(low, high, dtype, count=150):
+    """Some from the whole range, some close to 0, where series are switched, and the ends."""
+    generator = torch.Generator().manual_seed(count)
+    x = low + (high - low) * torch.rand(count, dtype=F64, generator=generator)
+    small = torch.logspace(-12, 0, 25, dtype=F64)
+    x = torch.cat([x, torch.tensor([low, high], dtype=F64), small, -small])
+    return x[(x >= low) & (x <= high)].to(dtype)
+
+
+def arb_bounds(name, x, k=0):
+    """The k-th derivative at x: numbers that enclose the truth, as arb's decimal strings with 40 digits."""
+    with exact.flint.ctx.workprec(200):
+        return exact.arb_jet(name, float(x), k)[k]
+
+
+def inside(ball, lo, hi):
+    with exact.flint.ctx.workprec(200):
+        return bool(exact.flint.arb(lo) <= ball) and bool(ball <= exact.flint.arb(hi))
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("name", MONOTONE)
+def test_point_intervals_contain_arbs_value(name, dtype):
+    function, (low, high) = MONOTONE[name]
+    if dtype == F32:
+        low, high = max(low, -80.0), min(high, 80.0)
+    x = points(low, high, dtype)
+    result = function(Interval(x, x))
+    for value, lo, hi in zip(x.tolist(), result.lo.tolist(), result.hi.tolist(), strict=True):
+        assert inside(arb_bounds(name, value), lo, hi), (value, lo, hi)
+    size = result.hi.abs().clamp(min=1e-290 if dtype == F64 else 1e-30)
+    most = 1e4 if name == "normal_cdf" else 30  # its tail is ill conditioned
+    assert ((result.hi - result.lo) / size).max() < most * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("name", MONOTONE)
+def test_intervals_are_the_hull_of_their_ends(name):
+    function, (low, high) = MONOTONE[name]
+    x, y = points(low, high, F64), points(low, high, F64).flip(0)
+    lo, hi = torch.minimum(x, y), torch.maximum(x, y)
+    result, left, right = function(Interval(lo, hi)), function(Interval(lo, lo)), function(Interval(hi, hi))
+    assert torch.equal(result.lo, left.lo) and torch.equal(result.hi, right.hi)
+
+
+@pytest.mark.parametrize(
+    "function, x, expected",
+    [
+        (el.exp, (-INF, INF), (0, INF)),
+        (el.tanh, (-INF, INF), (-1, 1)),
+        (el.sigmoid, (-INF, 0.0), (0, 0.5)),
+        (el.softplus, (-INF, INF), (0, INF)),
+        (el.normal_cdf, (-INF, INF), (0, 1)),
+        (el.erf, (-INF, INF), (-1, 1)),
+        (el.log, (-1.0, 1.0), (-INF, 0)),
+        (el.sqrt, (-1.0, 4.0), (0, 2)),
+        (el.sqr, (-3.0, 2.0), (0, 9)),
+        (el.sqr, (-INF, 1.0), (0, INF)),
+    ],
+)
+def test_unbounded_and_cut_to_the_domain(function, x, expected):
+    result = function(Interval([x[0]], [x[1]]), rounding="nearest")
+    assert (result.lo.item(), result.hi.item()) == expected
+
+
+@pytest.mark.parametrize("function", [el.log, el.sqrt])
+def test_outside_the_domain_is_empty(function):
+    assert is_empty(function(Interval([-2.0], [-1.0]))).all()
+
+
+@pytest.mark.parametrize("function", [el.exp, el.log, el.sqrt, el.tanh, el.sigmoid, el.softplus, el.normal_cdf, el.sqr])
+def test_the_range_over_nothing_is_nothing(function):
+    assert is_empty(function(empty(1))).all()
+
+
+@pytest.mark.parametrize(
+    "n, x, expected",
+    [
+        (3, (-2.0, 3.0), (-8, 27)),
+        (4, (-2.0, 1.0), (0, 16)),
+        (0, (-2.0, 1.0), (1, 1)),
+        (1, (-2.0, 1.0), (-2, 1)),
+        (-1, (2.0, 4.0), (0.25, 0.5)),
+        (-2, (-2.0, 1.0), (0.25, INF)),
+    ],
+)
+def test_powers(n, x, expected):
+    result = el.pown(Interval([x[0]], [x[1]]), n, rounding="nearest")
+    assert (result.lo.item(), result.hi.item()) == expected
+    outward = el.pown(Interval([x[0]], [x[1]]), n)
+    assert outward.lo <= result.lo and outward.hi >= result.hi
+
+
+def test_powers_need_integers():
+    with pytest.raises(TypeError, match=r"n: got float 0.5, need an integer"):
+        el.pown(Interval([0.0], [1.0]), 0.5)
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_computed_activations_are_as_close_as_promised(name):
+    """The bound that widening rests on, before its safety factor, on a fine grid and near every critical point."""
+    activation = ACTIVATIONS[name]
+    near = [c + d for k in range(4) for c in activation.critical[k] for d in (-1e-3, -1e-8, 0.0, 1e-8, 1e-3)]
+    wide = 8 if name == "gelu" else 30
+    z = torch.cat([torch.linspace(-wide, wide, 400, dtype=F64), torch.tensor([0.0, 1e-10, -1e-5, *near], dtype=F64)])
+    for k, values in enumerate(activation.jet(z, 3)):
+        ulps, absolute = el.jet_error(k, F64)
+        for at, value in zip(z.tolist(), values.tolist(), strict=True):
+            with exact.flint.ctx.workprec(200):
+                error = abs(float(arb_bounds(name, at, k) - exact.flint.arb(value)))
+            assert error <= ulps * math.ulp(value) + absolute, (k, at)
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_ranges_hold_at_and_around_critical_points(name, dtype):
+    """Intervals that end just before, at, or just after each critical point; sampled inside in long double."""
+    activation = ACTIVATIONS[name]
+    eps = torch.finfo(dtype).eps
+    marks = sorted({c for k in range(4) for c in activation.critical[k]} | {0.0, -40.0, 40.0, -3.0, 5.0})
+    shifts = [0.0, -eps, eps, -1e-3, 1e-3]
+    starts = torch.tensor([m + s for m in marks for s in shifts], dtype=dtype)
+    lo, hi = (t.flatten() for t in torch.meshgrid(starts, starts, indexing="ij"))
+    lo, hi = torch.minimum(lo, hi), torch.maximum(lo, hi)
+    ranges = el.jet_ranges(activation, Interval(lo, hi), 3 if activation.smooth else 1, True)
+    inner = [torch.lerp(lo.double(), hi.double(), t) for t in torch.linspace(0, 1, 33, dtype=F64)]
+    inner += [torch.clamp(torch.full_like(lo, m), lo, hi).double() for m in marks]
+    z = torch.minimum(torch.maximum(torch.stack(inner), lo.double()), hi.double())
+    with np.errstate(all="ignore"):
+        truth = exact.JETS[name](exact.long(z))
+    for k, enclosure in enumerate(ranges):
+        assert exact.outside(truth[k], enclosure) == 0, k
+        sampled = torch.from_numpy((truth[k].max(0) - truth[k].min(0)).astype(float))
+        slack = (enclosure.hi - enclosure.lo).double() - sampled
+        assert (slack < 0.03 + 40 * eps * (1 + enclosure.hi.abs())).all(), k  # sampling misses a little of the range
+
+
+def test_a_critical_point_inside_is_found():
+    """The slope of SiLU near 2.4 exceeds its values at both ends."""
+    slope = el.jet_ranges(ACTIVATIONS["silu"], Interval([2.0], [3.0]), 1, False)[1]
+    assert slope.hi.item() == pytest.approx(1.0998393, abs=1e-6)
+    assert slope.lo.item() == pytest.approx(1.0881042, abs=1e-6)
+
+
+@pytest.mark.parametrize("shift", [0.0, 100.0, -1e6])
+def test_periodic_critical_points(shift):
+    lo, hi = ([1.0, 2.0, 4.0, 0.0, 1.6], [2.0, 4.0, 5.0, 7.0, 1.7])
+    x = Interval(torch.tensor(lo, dtype=F64) + shift, torch.tensor(hi, dtype=F64) + shift)
+    result = el.range_of(torch.sin, (-math.pi / 2, math.pi / 2), x, period=2 * math.pi, rounding="nearest")
+    z = torch.stack([torch.lerp(x.lo.double(), x.hi.double(), t) for t in torch.linspace(0, 1, 2001, dtype=F64)])
+    torch.testing.assert_close(result.lo.double(), z.sin().amin(0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(result.hi.double(), z.sin().amax(0), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_ranges_over_unbounded_intervals(name):
+    activation = ACTIVATIONS[name]
+    x = Interval([-INF, 0.0, -INF], [INF, INF, 0.0])
+    ranges = el.jet_ranges(activation, x, 2 if activation.smooth else 1, True)
+    z = torch.linspace(-50, 50, 4001, dtype=F64)
+    for k, enclosure in enumerate(ranges):
+        values = activation.jet(z, k)[k]
+        assert not enclosure.lo.isnan().any() and not enclosure.hi.isnan().any()
+        assert enclosure.lo[0] <= values.min() and values.max() <= enclosure.hi[0]
+        if k or activation.bounded:
+            assert enclosure.hi[0] < 2 and enclosure.lo[0] > -2
+        else:
+            assert enclosure.hi[0] == INF
+
+
+@pytest.mark.parametrize("function", [el.exp, el.log, el.sqrt, el.tanh, el.normal_cdf, el.sqr])
+def test_arguments_are_checked(function):
+    with pytest.raises(TypeError, match="x: got float, need Interval"):
+        function(1.0)
+
+
+def test_far_out_arguments_are_harmless():
+    """gelu'' at 1e200 is density * (2 - z^2) = 0 * inf."""
+    for enclosure in el.jet_ranges(ACTIVATIONS["gelu"], Interval([1e200], [1e201]), 2, True)[1:]:
+        assert torch.isfinite(enclosure.lo).all() and torch.isfinite(enclosure.hi).all()
+
+
+def test_a_function_of_ones_own():
+    """x^2 exp(-x) has extrema at 0 and 2."""
+    result = el.range_of(lambda x: x * x * torch.exp(-x), (0.0, 2.0), Interval([-0.5, 1.0], [1.0, 4.0]), ulps=4.0)
+    assert result.lo.tolist() == pytest.approx([0.0, 16 * math.exp(-4)], abs=1e-12)
+    assert result.hi.tolist() == pytest.approx([0.25 * math.exp(0.5), 4 * math.exp(-2)], abs=1e-12)
+    with pytest.raises(TypeError, match="x: got float, need Interval"):
+        el.range_of(torch.sin, (), 1.0)

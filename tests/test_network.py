@@ -1,0 +1,116 @@
+"""The surrogate's scaling, files and refusals."""
+
+import math
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sobolev_lib.network import Surrogate
+
+F64 = torch.float64
+
+
+def test_scaling_is_inside_so_that_derivatives_come_in_raw_units():
+    """An affine network in scaled units is an affine function in raw units whose slope we know."""
+    x = torch.randn(100, 2, dtype=F64, generator=torch.Generator().manual_seed(1)) * torch.tensor([3.0, 0.1]) + 5
+    y = 7 * x[:, 0] - 2
+    net = Surrogate([2, 1])
+    with torch.no_grad():
+        net.weights[0].copy_(torch.tensor([[1.0, 0.0]]))
+    net.set_scaling(x, y)
+    torch.testing.assert_close(net(x), y)
+    torch.testing.assert_close(net.gradient(x), torch.tensor([7.0, 0.0], dtype=F64).expand(100, 2))
+
+
+def test_a_constant_input_keeps_its_unit():
+    x = torch.stack([torch.linspace(0, 1, 9, dtype=F64), torch.full((9,), 4.0, dtype=F64)], 1)
+    net = Surrogate([2, 3, 1]).set_scaling(x, torch.ones(9))
+    assert net.input_scale[1] == 1 and net.output_scale == 1
+    assert torch.isfinite(net(x)).all()
+
+
+def test_initial_weights_have_the_spread_that_was_asked_for():
+    net = Surrogate([400, 300, 1], gain=2.0)
+    # The variance estimated from m normals has a relative standard error of sqrt(2 / m); 5 of them.
+    m = 400 * 300
+    assert abs(net.weights[0].square().mean().item() * 400 / 4 - 1) < 5 * math.sqrt(2 / m)
+    assert all((bias == 0).all() for bias in net.biases)
+
+
+def test_initial_weights_follow_the_generator():
+    nets = [Surrogate([3, 4, 1], generator=torch.Generator().manual_seed(s)) for s in (5, 5, 6)]
+    assert torch.equal(nets[0].weights[0], nets[1].weights[0])
+    assert not torch.equal(nets[0].weights[0], nets[2].weights[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_save_and_load_return_the_same_network(tmp_path, dtype):
+    net = Surrogate([3, 4, 1], "gelu", dtype=dtype, generator=torch.Generator().manual_seed(3))
+    x = torch.randn(6, 3, dtype=dtype, generator=torch.Generator().manual_seed(4))
+    net.set_scaling(x, x[:, 0])
+    loaded = Surrogate.load(net.save(tmp_path / "net.safetensors"))
+    assert loaded.widths == net.widths and loaded.activation is net.activation and loaded.dtype == dtype
+    assert torch.equal(loaded(x), net(x)) and torch.equal(loaded.gradient(x), net.gradient(x))
+    assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_copy_is_independent():
+    net = Surrogate([2, 3, 1])
+    copy = net.copy()
+    with torch.no_grad():
+        copy.weights[0].add_(1)
+    assert not torch.equal(copy.weights[0], net.weights[0])
+
+
+def test_files_that_are_not_ours_are_refused(tmp_path):
+    text = tmp_path / "notes.txt"
+    text.write_text("not a network, only some words to read")
+    with pytest.raises(ValueError, match=r"path: got .*notes.txt, which is not a safetensors file"):
+        Surrogate.load(text)
+    other = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(2)}, other)
+    with pytest.raises(ValueError, match=r"path: got .* with format None, need 'sobolev_lib.Surrogate/1'"):
+        Surrogate.load(other)
+    with pytest.raises(FileNotFoundError):
+        Surrogate.load(tmp_path / "missing.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (dict(widths=[7]), ValueError, r"widths: got \[7\], need at least"),
+        (dict(widths=[7, 3, 2]), ValueError, r"widths: got \[7, 3, 2\], need .* output width of 1"),
+        (dict(widths=[7, 0, 1]), ValueError, r"widths\[1\]: got 0, need an integer >= 1"),
+        (dict(widths=[7, 2.5, 1]), TypeError, r"widths\[1\]: got float 2.5, need an integer"),
+        (dict(widths=[7, 1], activation="swish"), ValueError, "activation: got 'swish', need one of"),
+        (dict(widths=[7, 1], gain=0.0), ValueError, "gain: got 0.0, need a finite number > 0"),
+        (dict(widths=[7, 1], dtype=torch.float16), ValueError, "dtype: got torch.float16, need one of"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        Surrogate(**arguments)
+
+
+def test_inputs_of_the_wrong_kind_are_refused():
+    net = Surrogate([3, 4, 1])
+    x = torch.zeros(5, 3, dtype=F64)
+    with pytest.raises(ValueError, match=r"x: got shape \(5, 2\), need \(n, 3\)"):
+        net(x[:, :2])
+    with pytest.raises(TypeError, match=r"x: got dtype torch.float32, need the network's torch.float64"):
+        net(x.float())
+    with pytest.raises(ValueError, match=r"directions: got shape \(4, 2\), need \(k, 3\) or \(5, k, 3\)"):
+        net.hvp(x, torch.zeros(4, 2))
+    with pytest.raises(ValueError, match=r"x: got 1 samples, need at least 2"):
+        net.set_scaling(x[:1], torch.zeros(1))
+    with pytest.raises(ValueError, match=r"value: got shape \(4,\), need \(5,\)"):
+        net.set_scaling(x, torch.zeros(4))
+
+
+def test_relu_is_refused_at_order_2():
+    net = Surrogate([3, 4, 1], "relu")
+    x = torch.zeros(5, 3, dtype=F64)
+    assert net.gradient(x).shape == (5, 3)
+    with pytest.raises(ValueError, match="activation: got 'relu' at order 2, need one with a second derivative"):
+        net.hvp(x, torch.eye(3))
