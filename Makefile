@@ -16,7 +16,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab notebooks bench clean FORCE
+.PHONY: help book test browser lab notebooks bench clean FORCE
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -29,9 +29,7 @@ help:  ## show this list
 book: $(PAGES)  ## build the book and say where to open it
 	@$(PY) -c 'import pathlib; print("Open", pathlib.Path("_build/html/index.html").resolve().as_uri())'
 
-test: $(PAGES)  ## everything that CI checks: style, library, notebooks, pages
-	@test -n "$(CHROMIUM)" || { echo "No Chromium found. Debian, Ubuntu: apt-get install chromium fonts-dejavu." \
-	  "Elsewhere: make test CHROMIUM=/path/to/chrome"; exit 1; }
+test: browser $(PAGES)  ## everything that CI checks: style, library, notebooks, pages
 	$(PY) -m ruff check .
 	CHROMIUM="$(CHROMIUM)" OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --nbval --nbval-current-env \
 	  --nbval-cell-timeout 300 sobolev_lib tests $(wildcard notebooks/*.ipynb)
@@ -43,14 +41,18 @@ notebooks: $(READY)  ## execute every chapter again and write its outputs
 	$(PY) tools/execute.py
 
 bench: $(VENV)/.bench  ## run the benchmarks: a table each, and JSON beside it
-	for script in benchmarks/*.py; do $(PY) "$$script" || exit 1; done
+	for script in $(wildcard benchmarks/*.py); do $(PY) "$$script" || exit 1; done
 
 clean:  ## remove what was built; the environment stays (rm -r .venv removes it)
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis
 
+browser:
+	@test -n "$(CHROMIUM)" || { echo "No Chromium found: the tests open every page in one." \
+	  "Debian, Ubuntu: apt-get install chromium fonts-dejavu. Elsewhere: make test CHROMIUM=/path/to/chrome"; exit 1; }
+
 # --- set-up ---------------------------------------------------------------------------------------------------------
 
-PIP := $(PY) -m pip --disable-pip-version-check install --quiet --no-compile -c constraints.txt
+PIP := $(PY) -m pip --disable-pip-version-check install -qq --no-compile -c constraints.txt
 OFFLINE := { echo; echo "Installing failed (the lines above say why). Most often the network or the package index is" \
   "out of reach: check it, then run the same command again; what is installed already is kept." \
   "A damaged environment is mended by: rm -r $(VENV)"; exit 1; }
@@ -74,7 +76,7 @@ $(VENV)/.%: $(READY)
 # --- pages ----------------------------------------------------------------------------------------------------------
 
 $(PAGES): $(READY) $(SOURCES) _build/.repo
-	@rm -rf _build/html
+	@rm -rf _build/html _build/.doctrees
 	REPO="$(REPO)" $(VENV)/bin/jupyter-book build . -W -n --keep-going --all --quiet || { echo; echo "The book has a fault:" \
 	  "the warnings above name page and line."; exit 1; }
 	@touch $@

@@ -4,7 +4,7 @@ Modules stand in the order of the book, and each imports only from those before 
 
 noise, models, schemes, payoffs, closed_form, labels, case_study - the stochastic model, its labels (Chapters 1 to 3);
 activations, twin, network - the surrogate (Chapter 4);
-rounding, interval, elementary, line, zonotope, adjoints - enclosures (Chapters 5 and 6);
+rounding, interval, elementary, affine, zonotope, sweeps, adjoints, certify - enclosures (Chapters 5 and 6);
 significance, pruning - which nodes matter, and cutting the others (Chapter 7);
 sobolev, gauss_newton, training - the Sobolev loss and its minimisers (Chapters 4 and 8);
 metrics, plotting - errors and figures.
@@ -13,19 +13,32 @@ metrics, plotting - errors and figures.
 from sobolev_lib import interval
 from sobolev_lib._samples import Samples
 from sobolev_lib.activations import ACTIVATIONS, Activation
-from sobolev_lib.adjoints import Enclosure, enclose
+from sobolev_lib.adjoints import Enclosure, Split, enclose
+from sobolev_lib.affine import affine
 from sobolev_lib.case_study import BasketCase, basket_case
-from sobolev_lib.closed_form import bachelier
+from sobolev_lib.certify import Bounds, Verdict, bounds, is_convex, is_increasing, is_non_negative, lipschitz
+from sobolev_lib.closed_form import Greeks, bachelier, black_scholes, heston
 from sobolev_lib.interval import Interval
 from sobolev_lib.labels import label
 from sobolev_lib.metrics import Errors, evaluate, table
-from sobolev_lib.models import Bachelier
+from sobolev_lib.models import Bachelier, BlackScholes, Heston
 from sobolev_lib.network import Surrogate
 from sobolev_lib.noise import antithetic, gaussian, sobol
-from sobolev_lib.payoffs import Blend, Call, LastStep, Sigmoid, Softplus
-from sobolev_lib.plotting import draw_network, use_style
+from sobolev_lib.payoffs import (
+    Asian,
+    Blend,
+    Call,
+    Digital,
+    LastStep,
+    Payoff,
+    Put,
+    Sigmoid,
+    Softplus,
+    Straddle,
+)
+from sobolev_lib.plotting import PALETTE, draw_network, use_style
 from sobolev_lib.pruning import affine_layers, cut, keep_most, means, midpoints, remove_layers
-from sobolev_lib.schemes import Exact, simulate
+from sobolev_lib.schemes import EulerMaruyama, Exact, FullTruncation, Milstein, simulate
 from sobolev_lib.significance import Significance, balls, significance
 from sobolev_lib.sobolev import SobolevLoss, balance_by_covariance, balance_by_moments
 from sobolev_lib.training import History, fit
@@ -38,14 +51,27 @@ __all__ = [
     "sobol",
     "antithetic",
     "Bachelier",
+    "BlackScholes",
+    "Heston",
     "Exact",
+    "EulerMaruyama",
+    "Milstein",
+    "FullTruncation",
     "simulate",
+    "Payoff",
     "Call",
+    "Put",
+    "Digital",
+    "Straddle",
+    "Asian",
     "Sigmoid",
     "Softplus",
     "Blend",
     "LastStep",
+    "Greeks",
     "bachelier",
+    "black_scholes",
+    "heston",
     "Samples",
     "label",
     "BasketCase",
@@ -57,8 +83,17 @@ __all__ = [
     # Chapters 5 and 6: enclosures
     "interval",
     "Interval",
+    "affine",
+    "Split",
     "Enclosure",
     "enclose",
+    "Bounds",
+    "bounds",
+    "lipschitz",
+    "Verdict",
+    "is_non_negative",
+    "is_increasing",
+    "is_convex",
     # Chapter 7: significance and pruning
     "Significance",
     "balls",
@@ -79,6 +114,7 @@ __all__ = [
     "Errors",
     "evaluate",
     "table",
+    "PALETTE",
     "draw_network",
     "use_style",
 ]

@@ -16,6 +16,7 @@ from sobolev_lib.closed_form import Greeks, bachelier
 from sobolev_lib.models import Bachelier
 from sobolev_lib.noise import Gaussian, Sobol
 from sobolev_lib.payoffs import Call, Payoff, Smoothing
+from sobolev_lib.schemes import simulate
 
 PUBLISHED_WEIGHTS = (0.03523608, 0.19428860, 0.20768846, 0.20812615, 0.04973940, 0.07701987, 0.22790145)
 
@@ -64,9 +65,9 @@ class BasketCase:
         _check.count("count", count)
         if not isinstance(noise, Gaussian | Sobol):
             raise TypeError(f"noise: got {type(noise).__name__}, need gaussian(seed) or sobol(seed)")
-        normals = replace(noise, skip=noise.skip + self.dim)(0, count, self.dim)
         start = torch.ones(count, self.dim, dtype=torch.float64)
-        return self.model.transition(start, self.exposure * self.spread**2, normals)
+        others = replace(noise, skip=noise.skip + self.dim)
+        return simulate(self.model, start, horizon=self.exposure * self.spread**2, noise=others)
 
     def test_inputs(self, count: int = 4096, seed: int = 0) -> Tensor:
         """Test inputs (count, d), each spot uniform in 1 - a / 2 to 1 + a / 2 with a = 1 + sqrt((d - 1) / 12) / 2."""

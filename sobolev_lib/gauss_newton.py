@@ -62,41 +62,65 @@ def _outer_products(left: Tensor, right: Tensor) -> Tensor:
 
 
 def levenberg_marquardt(
-    net: Surrogate, samples: Labelled, loss: SobolevLoss, *, steps: int, damping: float = 1e-3, tolerance: float = 1e-10
+    net: Surrogate,
+    samples: Labelled,
+    loss: SobolevLoss,
+    *,
+    steps: int,
+    prior: float = 5.0,
+    damping: float = 1e-3,
+    tolerance: float = 1e-10,
 ) -> Iterator[float]:
-    r"""Change `net` by Levenberg-Marquardt steps and yield the loss after each one; it never grows.
+    r"""Change `net` by Levenberg-Marquardt steps and yield the loss after each one.
+
+    What is minimised is the loss and a ridge, :math:`L(\theta) + \mu\, \lVert \theta \rVert^2` with
+    :math:`\mu = L / (n s^2)`: the most probable weights if each is normal with standard deviation s and the labels'
+    noise has the variance that the loss shows. It fades with the number of samples, and keeps nodes from turning into
+    the kinks that a few noisy labels suggest.
 
     Args:
         net: The network, changed in place.
         samples: Inputs and labels, n of them.
         loss: The balanced loss; its `order` decides which labels are used.
         steps: How many accepted or refused steps at most.
+        prior: The standard deviation s of the weights, in scaled units; ``math.inf`` leaves the ridge away.
         damping: The first :math:`\lambda`.
-        tolerance: Stops after a step that lowers the loss by less than this share.
+        tolerance: Stops after a step that lowers the objective by less than this share.
 
     Yields:
-        The loss after each accepted step, a float.
+        The loss without ridge after each accepted step, a float.
+
+    Raises:
+        ValueError: No steps, a prior or damping that is not positive.
     """
     steps = _check.count("steps", steps)
     damping = _check.positive("damping", damping)
-    parameters = list(_parameters(net))
+    if not prior > 0:
+        raise ValueError(f"prior: got {prior}, need a number > 0")
+    parameters, n = list(_parameters(net)), len(samples.x)
     with torch.no_grad():
         normal, slope, current = _normal_equations(net, samples, loss)
         for _ in range(steps):
-            scaled = normal + damping * torch.diag(normal.diagonal().clamp_min(1e-12 * normal.diagonal().max()))
-            step = torch.linalg.solve(scaled, -slope)
+            ridge = current / (n * prior**2)
+            weights = torch.cat([parameter.flatten() for parameter in parameters])
+            matrix, downhill = normal + ridge * torch.eye(len(normal), dtype=net.dtype), -slope - ridge * weights
+            curved = matrix.diagonal().clamp_min(1e-12 * matrix.diagonal().max())
+            step = torch.linalg.solve(matrix + torch.diag(damping * curved), downhill)
             _add(parameters, step)
             trial = _loss(net, samples, loss)
-            if not trial < current:  # also refuses NaN
+            before, after = current + ridge * weights @ weights, trial + ridge * (weights + step) @ (weights + step)
+            if not after < before:  # also refuses NaN
                 _add(parameters, -step)
                 damping *= 4
                 if damping > 1e12:
                     return
                 continue
-            gain = (current - trial) / current
-            damping = max(damping / 5, 1e-12)
+            # The damping follows how well the quadratic model foretold the gain (Nocedal & Wright, algorithm 4.1).
+            foretold = 2 * downhill @ step - step @ matrix @ step
+            share = (before - after) / foretold
+            damping = max(damping * (0.2 if share > 0.75 else 1 if share > 0.25 else 3), 1e-12)
             yield trial
-            if gain < tolerance:
+            if before - after < tolerance * before:
                 return
             normal, slope, current = _normal_equations(net, samples, loss)
 

@@ -16,7 +16,7 @@ from torch.autograd import grad
 from sobolev_lib import _check
 from sobolev_lib._average import Average, pieces
 from sobolev_lib._samples import Samples
-from sobolev_lib.models import Model
+from sobolev_lib.models import Model, correlate
 from sobolev_lib.noise import Noise
 from sobolev_lib.payoffs import LastStep
 from sobolev_lib.schemes import Exact, Scheme, log_density, prepare, walk
@@ -168,7 +168,7 @@ class _Task:
             if computed or not isinstance(value, int | float | Tensor) or torch.as_tensor(value).ndim > 1:
                 raise ValueError(f"parameters: got {name!r}, need attributes of the model that are numbers or vectors")
         model, leaves = _with_parameters(self.model, self.parameters, 1)
-        value = self._value(model, x, torch.ones(1, self.normals, dtype=torch.float64))
+        value = self._value(model, x, torch.ones(1, self.steps, self.sources, dtype=torch.float64))
         for name, leaf in zip(self.parameters, leaves, strict=True):
             if not value.requires_grad or grad(value.sum(), leaf, retain_graph=True, allow_unused=True)[0] is None:
                 raise ValueError(
@@ -188,16 +188,17 @@ class _Task:
             fill = torch.arange(padded).clamp(max=total - 1)
             normals, states = normals[fill], states[fill]
             directions = directions[fill] if directions is not None and directions.ndim == 3 else directions
-        labels = self._differentiate(states, normals, directions)
+        shocks = correlate(getattr(self.model, "factor", None), normals.unflatten(1, (-1, self.sources)))
+        labels = self._differentiate(states, shocks, directions)
         return {name: rows[:total] for name, rows in labels.items()}
 
-    def _differentiate(self, x: Tensor, normals: Tensor, directions) -> dict[str, Tensor]:
+    def _differentiate(self, x: Tensor, shocks: Tensor, directions) -> dict[str, Tensor]:
         if self.order == 0:
             with torch.no_grad():
-                return {"value": self._label(self.model, x, normals)}
+                return {"value": self._label(self.model, x, shocks)}
         model, leaves = _with_parameters(self.model, self.parameters, len(x))
         inputs = [x.requires_grad_(), *leaves]
-        value = self._label(model, x, normals)
+        value = self._label(model, x, shocks)
         gradient, *others = _pullback(value, inputs, torch.ones_like(value), create_graph=self.order == 2)
         labels = {"value": value.detach(), "gradient": gradient.detach()}
         labels |= {f"parameter_gradient/{name}": g.detach() for name, g in zip(self.parameters, others, strict=True)}
@@ -207,24 +208,23 @@ class _Task:
             labels["hvp"] = torch.stack(products, dim=1)
         return labels
 
-    def _label(self, model: Model, x: Tensor, normals: Tensor) -> Tensor:
+    def _label(self, model: Model, x: Tensor, shocks: Tensor) -> Tensor:
         if not self.antithetic:
-            return self._value(model, x, normals)
-        return 0.5 * (self._value(model, x, normals) + self._value(model, x, -normals))
+            return self._value(model, x, shocks)
+        return 0.5 * (self._value(model, x, shocks) + self._value(model, x, -shocks))
 
-    def _value(self, model: Model, x: Tensor, normals: Tensor) -> Tensor:
-        normals = normals.unflatten(1, (-1, self.sources))
+    def _value(self, model: Model, x: Tensor, shocks: Tensor) -> Tensor:
         if self.estimator == "pathwise":
-            return self._payoff(model, x, normals)
+            return self._payoff(model, x, shocks)
         with torch.no_grad():
-            value = self._payoff(model, x, normals)
-            state = self.scheme.step(model, 0.0, x, self.step, normals[:, 0])
+            value = self._payoff(model, x, shocks)
+            state = self.scheme.step(model, 0.0, x, self.step, shocks[:, 0])
         density = log_density(self.scheme.law(model, 0.0, x, self.step), state)
         return value * torch.exp(density - density.detach())  # the ratio is 1; its derivatives are those of the density
 
-    def _payoff(self, model: Model, x: Tensor, normals: Tensor) -> Tensor:
+    def _payoff(self, model: Model, x: Tensor, shocks: Tensor) -> Tensor:
         state, observed = x, []
-        for k, state in enumerate(walk(self.scheme, model, x, self.step, normals), 1):
+        for k, state in enumerate(walk(self.scheme, model, x, self.step, shocks), 1):
             if k % (self.steps // self.dates) == 0:
                 observed.append(state)
         if not self.conditional:

@@ -7,10 +7,11 @@ A model is any object with ``dim``, ``drift(t, x)`` and ``diffusion(t, x)``; no 
   b_i dW_i`, or (n, d, m) if m independent Brownian motions drive them all.
 
 Row i of the result may depend on row i of ``x`` only. Five attributes are optional. ``factor`` (d, d) says that the
-Brownian motions of a diagonal diffusion are correlated, :math:`W = \mathrm{factor}\,B` with independent B.
+Brownian motions of a diagonal diffusion are correlated, :math:`W = \mathrm{factor}\,B` with independent B; models
+and schemes are handed shocks, standard normals that have that correlation already.
 ``assets`` says that only the first so many components are prices, which payoffs see (all, if absent);
 ``positive`` that the first so many components must be positive initially (none, if absent).
-``transition(x, step, normals)`` samples the law after ``step`` exactly, and ``law(x, step)`` gives that law, see
+``transition(x, step, shocks)`` samples the law after ``step`` exactly, and ``law(x, step)`` gives that law, see
 ``Law``. Labels with respect to a parameter need an attribute (a number or a vector) that ``drift``, ``diffusion`` and
 ``transition`` read anew in each call and that may have one row per path. Derived in ``Chapter 1``.
 """
@@ -107,11 +108,9 @@ class Bachelier:
         """The volatilities, (n, d)."""
         return self.volatility.expand_as(x)
 
-    def transition(self, x: Tensor, step: float, normals: Tensor) -> Tensor:
-        """State after ``step`` from x (n, d) and standard normals (n, d): x + sqrt(step) L z."""
-        if self.volatility.ndim == 1:
-            return torch.addmm(x, normals, (self.cholesky * math.sqrt(step)).T.contiguous())
-        return x + self.volatility * math.sqrt(step) * correlate(self.factor, normals)
+    def transition(self, x: Tensor, step: float, shocks: Tensor) -> Tensor:
+        """State after ``step`` from x (n, d) and shocks (n, d), standard normals with correlation C."""
+        return torch.addcmul(x, self.volatility * math.sqrt(step), shocks)
 
     def law(self, x: Tensor, step: float) -> Law:
         """Normal with mean x and covariance step L L'."""
@@ -174,10 +173,10 @@ class BlackScholes:
         """Volatilities times spots, (n, d)."""
         return self.volatility * x
 
-    def transition(self, x: Tensor, step: float, normals: Tensor) -> Tensor:
-        """State after ``step`` from positive spots x (n, d) and standard normals (n, d)."""
+    def transition(self, x: Tensor, step: float, shocks: Tensor) -> Tensor:
+        """State after ``step`` from positive spots x (n, d) and shocks (n, d), standard normals with correlation C."""
         growth = (self.rate - 0.5 * self.volatility**2) * step
-        return x * torch.exp(growth + self.volatility * math.sqrt(step) * correlate(self.factor, normals))
+        return x * torch.exp(growth + self.volatility * math.sqrt(step) * shocks)
 
     def law(self, x: Tensor, step: float) -> Law:
         """Lognormal: the logarithm is normal with mean log x + (r - v^2 / 2) step."""
@@ -250,8 +249,8 @@ class Heston:
         if (2 * kappa * theta < xi**2).any():
             warnings.warn(
                 "Feller condition violated: 2 mean_reversion * long_variance < vol_of_variance^2, so the variance "
-                "reaches zero. Full truncation then converges slowly: check the result against twice the steps. Pathwise "
-                "sensitivities to the initial variance have heavy tails or no variance at all.",
+                "reaches zero. Full truncation then converges slowly: check the result against twice the steps. "
+                "Pathwise sensitivities to the initial variance have heavy tails or no variance at all.",
                 UserWarning,
                 stacklevel=3,
             )
@@ -285,8 +284,8 @@ class Heston:
 
 
 def correlate(factor: Tensor | None, normals: Tensor) -> Tensor:
-    """Rows ``factor @ z`` for the rows z of ``normals`` (n, m), or the normals themselves if ``factor`` is None."""
-    return normals if factor is None else normals @ factor.T.contiguous()
+    """Shocks ``factor @ z`` for independent normals z (..., m), or the normals themselves if ``factor`` is None."""
+    return normals if factor is None else (normals.reshape(-1, len(factor)) @ factor.T.contiguous()).view_as(normals)
 
 
 def _set(instance, **fields):

@@ -219,7 +219,7 @@ def _normals(odd: Tensor, bits: int) -> Tensor:
 
 
 def _philox(key: np.ndarray, block: int, count: int) -> np.ndarray:
-    """Random words from the given block of four on; long runs on two threads, since the generator is the slowest part."""
+    """Random words from the given block of four on; long runs use two threads: this part is the slowest."""
     half = count // 8 * 4
     if half < 2**15 or torch.get_num_threads() < 2:
         return np.random.Philox(key=key, counter=block).random_raw(count)

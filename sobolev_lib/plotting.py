@@ -69,14 +69,15 @@ def draw_network(
     segments = []
     for column, (left, right) in enumerate(itertools.pairwise(heights)):
         segments += [[(column, a), (column + 1, b)] for a in left for b in right]
-    thin = max(0.02, min(0.8, 60 / len(segments)))
-    axes.add_collection(LineCollection(segments, colors=PALETTE["soft"], linewidths=thin, alpha=0.7, rasterized=True))
+    lines = LineCollection(segments, colors=PALETTE["soft"], linewidths=min(0.8, 300 / len(segments) + 0.1))
+    lines.set(alpha=min(0.7, 1500 / len(segments)), rasterized=True)  # many lines show as a light veil
+    axes.add_collection(lines)
     biggest = min(90.0, 5000 / max(widths))
     for column, height in enumerate(heights):
         area = np.full(len(height), 0.5 * biggest)
         if scores is not None and 0 < column < len(widths) - 1:
             score = scores[column - 1].detach().numpy()
-            area = biggest * np.maximum(score / score.max(), 0.01)
+            area = biggest * np.maximum(score / max(score.max(), np.finfo(float).tiny), 0.01)
         axes.scatter(np.full(len(height), column), height, s=area, color=colour, zorder=2, linewidths=0)
     axes.set_xlim(-0.4, len(widths) - 0.6)
     axes.set_ylim(-1.15, 1.15)

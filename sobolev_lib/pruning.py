@@ -110,6 +110,8 @@ def cut(
         raise ValueError(f"x, values: got {'neither' if x is None else 'both'}, need one of them, to fold with")
     widths = net.widths
     kept = _checked_kept(kept, widths[1:-1])
+    if x is not None:
+        x = _check.tensor("x", x, shape=("n", widths[0]), dtype=net.dtype)
     if values is not None:
         if len(values) != len(kept):
             raise ValueError(f"values: got {len(values)} layers, need {len(kept)}")
@@ -119,7 +121,7 @@ def cut(
         ]
     weights, biases = [net.weights[0]], [net.biases[0]]
     wanted = None if x is None else [torch.cat([a, _ones(a)], 1) for a in hidden_activations(net, x)]
-    left = None if x is None else net.scale_inputs(x.to(net.dtype))
+    left = None if x is None else net.scale_inputs(x)
     for layer, index in enumerate(kept):
         weights[-1], biases[-1] = weights[-1][index], biases[-1][index]
         weight, bias = net.weights[layer + 1], net.biases[layer + 1]

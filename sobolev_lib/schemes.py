@@ -2,7 +2,7 @@ r"""Time stepping: from a model and normals to states.
 
 A scheme is a small object with ``strong_order`` and ``weak_order`` (powers of the step size in
 :math:`(E|X_T - X_T^h|^2)^{1/2}` and :math:`|E f(X_T) - E f(X_T^h)|`), ``check(model, x)``, which refuses models that it
-cannot treat, and ``step(model, t, x, step, normals)``. Schemes whose step is Gaussian offer ``law(model, t, x, step)``
+cannot treat, and ``step(model, t, x, step, shocks)``. Schemes whose step is Gaussian offer ``law(model, t, x, step)``
 as well. Each states what it assumes and does not check. Derived in ``Chapter 1``.
 """
 
@@ -29,8 +29,11 @@ class Scheme(Protocol):
         """Raise ``ValueError`` if the scheme cannot treat the model from the states x (n, d)."""
         ...
 
-    def step(self, model: Model, t: float, x: Tensor, step: float, normals: Tensor) -> Tensor:
-        """States (n, d) at ``t + step`` from states (n, d) at t and standard normals (n, m)."""
+    def step(self, model: Model, t: float, x: Tensor, step: float, shocks: Tensor) -> Tensor:
+        """States (n, d) at ``t + step`` from states (n, d) at t and shocks (n, m).
+
+        Shocks are standard normals, with the correlation of the model's Brownian motions if it has a ``factor``.
+        """
         ...
 
 
@@ -56,9 +59,9 @@ class Exact:
                 f"scheme: got Exact for {type(model).__name__}, which has no transition; use EulerMaruyama"
             )
 
-    def step(self, model: Model, t: float, x: Tensor, step: float, normals: Tensor) -> Tensor:
+    def step(self, model: Model, t: float, x: Tensor, step: float, shocks: Tensor) -> Tensor:
         """Sample the transition."""
-        return model.transition(x, step, normals)
+        return model.transition(x, step, shocks)
 
     def law(self, model: Model, t: float, x: Tensor, step: float) -> Law:
         """Law of the transition, given by the model."""
@@ -86,9 +89,9 @@ class EulerMaruyama:
     def check(self, model: Model, x: Tensor):
         """Every model will do."""
 
-    def step(self, model: Model, t: float, x: Tensor, step: float, normals: Tensor) -> Tensor:
+    def step(self, model: Model, t: float, x: Tensor, step: float, shocks: Tensor) -> Tensor:
         """Take one Euler step."""
-        shift = apply_diffusion(model.diffusion(t, x), brownian(model, normals, step))
+        shift = apply_diffusion(model.diffusion(t, x), shocks * math.sqrt(step))
         return torch.add(x, model.drift(t, x), alpha=step) + shift
 
     def law(self, model: Model, t: float, x: Tensor, step: float) -> Law:
@@ -134,9 +137,9 @@ class Milstein:
         if worst > 1e-9 * (1 + float(jacobian.abs().max())):
             raise ValueError(f"scheme: got Milstein and a deviation of {worst:.3g} at the first state, need {need}")
 
-    def step(self, model: Model, t: float, x: Tensor, step: float, normals: Tensor) -> Tensor:
+    def step(self, model: Model, t: float, x: Tensor, step: float, shocks: Tensor) -> Tensor:
         """Take one Milstein step."""
-        increment, loading = brownian(model, normals, step), model.diffusion(t, x)
+        increment, loading = shocks * math.sqrt(step), model.diffusion(t, x)
         euler = torch.add(x, model.drift(t, x), alpha=step) + apply_diffusion(loading, increment)
         if loading.ndim == 2:
             return euler + 0.5 * _slope(lambda y: model.diffusion(t, y), x, loading * (increment**2 - step))
@@ -181,12 +184,12 @@ class FullTruncation:
                 "the components after the assets, and a diagonal diffusion"
             )
 
-    def step(self, model: Model, t: float, x: Tensor, step: float, normals: Tensor) -> Tensor:
+    def step(self, model: Model, t: float, x: Tensor, step: float, shocks: Tensor) -> Tensor:
         """Take one step."""
         spot, variance = x[:, : model.assets], x[:, model.assets :]
         truncated = torch.cat([spot, variance.clamp(min=0)], dim=1)
         drift, diffusion = model.drift(t, truncated), model.diffusion(t, truncated)
-        shift = diffusion * brownian(model, normals, step)
+        shift = diffusion * shocks * math.sqrt(step)
         rate, volatility = drift[:, : model.assets] / spot, diffusion[:, : model.assets] / spot
         growth = (rate - 0.5 * volatility**2) * step + shift[:, : model.assets] / spot
         moved = variance + drift[:, model.assets :] * step + shift[:, model.assets :]
@@ -246,7 +249,8 @@ def simulate(
         normals = _check.tensor("normals", normals, dtype=torch.float64)
         flat = normals.flatten(1) if normals.ndim == 3 and normals.shape[1] == steps else normals
         normals = _check.tensor("normals", flat, shape=(len(x), steps * sources))
-    states = walk(scheme, model, x, horizon / steps, normals.view(len(x), steps, sources))
+    shocks = correlate(getattr(model, "factor", None), normals.view(len(x), steps, sources))
+    states = walk(scheme, model, x, horizon / steps, shocks)
     return torch.stack([x, *states], dim=1) if path else [*states][-1]
 
 
@@ -260,7 +264,9 @@ def prepare(model: Model, x, horizon: float, scheme: Scheme | None, steps: int |
             raise TypeError(
                 f"model: got {type(model).__name__} without {name}, need dim, drift(t, x) and diffusion(t, x)"
             )
-    x = _check.tensor("x", x, shape=("n", model.dim), dtype=torch.float64)
+    x = _check.tensor("x", x, shape=("n", model.dim), dtype=torch.float64, finite=False)
+    if not math.isfinite(float(x.detach().sum())):  # a finite sum has finite terms: the common case, and much faster
+        _check.tensor("x", x)
     if len(x) == 0:
         raise ValueError(f"x: got shape {tuple(x.shape)}, need at least one row")
     positive = getattr(model, "positive", 0)
@@ -279,16 +285,11 @@ def prepare(model: Model, x, horizon: float, scheme: Scheme | None, steps: int |
     return x, horizon, scheme, default_steps if steps is None else _check.count("steps", steps), sources
 
 
-def walk(scheme: Scheme, model: Model, x: Tensor, step: float, normals: Tensor) -> Iterator[Tensor]:
-    """Yield the states after each step; normals (n, steps, m)."""
-    for k in range(normals.shape[1]):
-        x = scheme.step(model, k * step, x, step, normals[:, k])
+def walk(scheme: Scheme, model: Model, x: Tensor, step: float, shocks: Tensor) -> Iterator[Tensor]:
+    """Yield the states after each step; shocks (n, steps, m)."""
+    for k in range(shocks.shape[1]):
+        x = scheme.step(model, k * step, x, step, shocks[:, k])
         yield x
-
-
-def brownian(model: Model, normals: Tensor, step: float) -> Tensor:
-    """Increments (n, m) of the model's Brownian motions over ``step``, correlated if the model has a ``factor``."""
-    return correlate(getattr(model, "factor", None), normals) * math.sqrt(step)
 
 
 def apply_diffusion(diffusion: Tensor, increment: Tensor) -> Tensor:

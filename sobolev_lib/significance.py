@@ -139,21 +139,25 @@ def _of_value(enclosure: Enclosure, measure: str) -> list[Tensor]:
     nodes = [enclosure.box, *enclosure.activations]
     adjoints = [enclosure.gradient, *enclosure.activation_adjoints]
     if measure == "product":
-        return [width(mul(node, adjoint, rounding="nearest")) for node, adjoint in zip(nodes, adjoints, strict=True)]
-    return [width(node) * mag(adjoint) for node, adjoint in zip(nodes, adjoints, strict=True)]
+        return [_width(mul(node, adjoint, rounding="nearest")) for node, adjoint in zip(nodes, adjoints, strict=True)]
+    return [_width(node) * mag(adjoint) for node, adjoint in zip(nodes, adjoints, strict=True)]
 
 
 def _of_gradient(net: Surrogate, enclosure: Enclosure) -> list[Tensor]:
     """Return scores (n, m), summed over the gradient's components in scaled inputs."""
     unit = net.input_scale.double().reshape(1, -1, 1)
-    scores = [(width(enclosure.box).unsqueeze(1) * mag(enclosure.hvp) * unit).sum(1)]
+    scores = [(_width(enclosure.box).unsqueeze(1) * mag(enclosure.hvp) * unit).sum(1)]
     for layer, node in enumerate(enclosure.activations):
-        through_value = width(node).unsqueeze(1) * mag(enclosure.activation_second_adjoints[layer])
-        through_tangent = width(enclosure.activation_tangents[layer]) * mag(
+        through_value = _width(node).unsqueeze(1) * mag(enclosure.activation_second_adjoints[layer])
+        through_tangent = _width(enclosure.activation_tangents[layer]) * mag(
             enclosure.activation_adjoints[layer]
         ).unsqueeze(1)
         scores.append(((through_value + through_tangent) * unit).sum(1))
     return scores
+
+
+def _width(x: Interval) -> Tensor:
+    return width(x, rounding="nearest")
 
 
 def _share(scores: Tensor) -> Tensor:

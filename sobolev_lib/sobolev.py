@@ -47,6 +47,27 @@ def targets(samples: Labelled, order: int) -> Tensor:
     return stack(samples.value, samples.gradient if order >= 1 else None, samples.hvp if order == 2 else None)
 
 
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some of the samples, with the labels that one order needs."""
+
+    x: Tensor
+    value: Tensor
+    gradient: Tensor | None = None
+    hvp: Tensor | None = None
+    directions: Tensor | None = None
+
+
+def take(samples: Labelled, rows: slice | Tensor, order: int) -> Batch:
+    """Return the samples of the given rows, with labels up to `order`; directions shared by all stay shared."""
+    gradient = samples.gradient[rows] if order >= 1 else None
+    if order < 2:
+        return Batch(samples.x[rows], samples.value[rows], gradient)
+    shared = samples.directions.ndim == 2
+    directions = samples.directions if shared else samples.directions[rows]
+    return Batch(samples.x[rows], samples.value[rows], gradient, samples.hvp[rows], directions)
+
+
 def check_labels(samples: Labelled, order: int) -> int:
     """Return `order` if the samples have the labels it needs, else raise an error that names what is missing."""
     order = _check.count("order", order, least=0, most=2)

@@ -24,6 +24,7 @@ from sobolev_lib.sobolev import (
     balance_by_covariance,
     balance_by_moments,
     check_labels,
+    take,
 )
 
 SMALL = 500  # parameters up to which a Levenberg-Marquardt step costs little and is the default finish
@@ -57,6 +58,7 @@ def fit(
     learning_rate: float = 1e-2,
     balance: str | SobolevLoss = "moments",
     finish: int | None = None,
+    prior: float = 5.0,
     validation: Labelled | None = None,
     patience: int = 10,
     seed: int = 0,
@@ -76,6 +78,7 @@ def fit(
             there is one, is repeated twice with the balance measured on its own residuals; without a finish the
             second half of the Adam steps uses it), or a ``SobolevLoss``.
         finish: Levenberg-Marquardt steps after Adam. Default: 40 for at most 500 parameters, else 0.
+        prior: Standard deviation of the weights that the finish assumes, see ``levenberg_marquardt``.
         validation: Samples on which the loss is measured 50 times; the network with the lowest one is kept.
         patience: With `validation`: stop after so many measurements without a new lowest loss.
         seed: Decides the order of the samples.
@@ -87,7 +90,8 @@ def fit(
 
     Raises:
         ValueError: Labels missing for `order`, an activation without second derivative at order 2, arguments out of
-        range. FloatingPointError: The loss is no longer finite; says at which step and what to try.
+            range.
+        FloatingPointError: The loss is no longer finite; says at which step and what to try.
 
     Source: Kichler, Afghan & Naumann (2024), section 4; Kingma & Ba (2015) for Adam.
 
@@ -97,7 +101,7 @@ def fit(
         >>> from types import SimpleNamespace
         >>> x = torch.linspace(-1, 1, 64, dtype=torch.float64).reshape(-1, 1)
         >>> samples = SimpleNamespace(x=x, value=x[:, 0] ** 2, gradient=2 * x, hvp=None, directions=None)
-        >>> net = Surrogate([1, 4, 1])
+        >>> net = Surrogate([1, 4, 1], gain=1.0)
         >>> history = fit(net, samples, order=1, steps=100, batch=64)
         >>> (net(x) - x[:, 0] ** 2).abs().max().item() < 1e-3
         True
@@ -125,15 +129,15 @@ def fit(
     history = History()
     by_covariance = balance == "covariance"
     if steps:
-        draw = fresh or (lambda step: known[batch_rows(len(known.x), batch, seed, step)])
+        draw = fresh or (lambda step: take(known, batch_rows(len(known.x), batch, seed, step), order))
         switch = steps // 2 if by_covariance and not finish else None
         phase = _Adam(net, draw, loss, steps, learning_rate, switch, known, history)
         phase.run(validation, patience, callback, progress)
     if finish:
-        history.finish.append(list(levenberg_marquardt(net, known, loss, steps=finish)))
+        history.finish.append(list(levenberg_marquardt(net, known, loss, steps=finish, prior=prior)))
         for _ in range(2 if by_covariance else 0):
             loss = balance_by_covariance(net, known, order)
-            history.finish.append(list(levenberg_marquardt(net, known, loss, steps=finish)))
+            history.finish.append(list(levenberg_marquardt(net, known, loss, steps=finish, prior=prior)))
     return history
 
 

@@ -1,6 +1,7 @@
 """The Jacobian against torch.func; the method against a problem whose solution is known."""
 
 import itertools
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -45,13 +46,13 @@ def labelled(net, x, order=1):
 def test_a_perturbed_network_finds_back_to_the_one_that_made_the_labels(order):
     generator = torch.Generator().manual_seed(7)
     x = torch.randn(400, 2, dtype=F64, generator=generator)
-    truth = Surrogate([2, 3, 1], "tanh", generator=generator)
+    truth = Surrogate([2, 3, 1], "tanh", gain=2.0, generator=generator)
     samples = labelled(truth, x, order)
     net = truth.copy()
     with torch.no_grad():
         for weight in net.weights:
-            weight.add_(0.1 * torch.randn(weight.shape, dtype=F64, generator=generator))
-    losses = list(levenberg_marquardt(net, samples, balance_by_moments(samples, order), steps=60))
+            weight.add_(0.05 * torch.randn(weight.shape, dtype=F64, generator=generator))
+    losses = list(levenberg_marquardt(net, samples, balance_by_moments(samples, order), steps=60, prior=math.inf))
     assert losses[-1] < 1e-20
     torch.testing.assert_close(net(x), truth(x), atol=1e-9, rtol=0)
 
@@ -62,19 +63,39 @@ def test_one_undamped_step_solves_a_linear_problem():
     value = x @ torch.tensor([1.0, -2.0, 0.5], dtype=F64) + 3 + 0.1 * torch.sin(20 * x[:, 0])
     samples = SimpleNamespace(x=x, value=value, gradient=None, hvp=None, directions=None)
     net = Surrogate([3, 1])
-    list(levenberg_marquardt(net, samples, SobolevLoss(0, torch.eye(1, dtype=F64)), steps=1, damping=1e-14))
+    list(
+        levenberg_marquardt(
+            net, samples, SobolevLoss(0, torch.eye(1, dtype=F64)), steps=1, damping=1e-14, prior=math.inf
+        )
+    )
     design = torch.cat([x, torch.ones(50, 1, dtype=F64)], 1)
     expected = torch.linalg.lstsq(design, value[:, None]).solution[:, 0]
     torch.testing.assert_close(torch.cat([net.weights[0][0], net.biases[0]]), expected, atol=1e-10, rtol=0)
 
 
-def test_the_loss_never_grows():
+def test_the_loss_never_grows_without_a_ridge():
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(300, 2, dtype=F64, generator=generator)
     samples = labelled(Surrogate([2, 5, 1], "sin", generator=generator), x)
     net = Surrogate([2, 3, 1], generator=generator)
-    losses = list(levenberg_marquardt(net, samples, balance_by_moments(samples, 1), steps=30))
+    losses = list(levenberg_marquardt(net, samples, balance_by_moments(samples, 1), steps=30, prior=math.inf))
     assert len(losses) > 3 and all(b < a for a, b in itertools.pairwise(losses))
+
+
+def test_the_ridge_is_that_of_bayesian_linear_regression():
+    """For a linear network the fixed point of the ridge is known: (A + mu I) theta = b, with mu = L / (n s^2)."""
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(30, 3, dtype=F64, generator=generator)
+    value = x @ torch.tensor([1.0, -2.0, 0.5], dtype=F64) + torch.randn(30, dtype=F64, generator=generator)
+    samples = SimpleNamespace(x=x, value=value, gradient=None, hvp=None, directions=None)
+    net, prior = Surrogate([3, 1]), 0.7
+    losses = list(
+        levenberg_marquardt(net, samples, SobolevLoss(0, torch.eye(1, dtype=F64)), steps=200, prior=prior, tolerance=0)
+    )
+    design = torch.cat([x, torch.ones(30, 1, dtype=F64)], 1)
+    ridge = losses[-1] / (30 * prior**2)
+    expected = torch.linalg.solve(design.T @ design / 30 + ridge * torch.eye(4, dtype=F64), design.T @ value / 30)
+    torch.testing.assert_close(torch.cat([net.weights[0][0], net.biases[0]]), expected, atol=1e-8, rtol=0)
 
 
 def test_bad_arguments_are_refused_before_the_first_step():
@@ -82,5 +103,7 @@ def test_bad_arguments_are_refused_before_the_first_step():
     net = Surrogate([2, 1])
     with pytest.raises(ValueError, match="steps: got 0, need an integer >= 1"):
         next(levenberg_marquardt(net, labelled(net, x), SobolevLoss(1, torch.eye(3, dtype=F64)), steps=0))
+    with pytest.raises(ValueError, match="prior: got 0, need a number > 0"):
+        next(levenberg_marquardt(net, labelled(net, x), SobolevLoss(1, torch.eye(3, dtype=F64)), steps=1, prior=0))
     with pytest.raises(ValueError, match="damping: got -1"):
         next(levenberg_marquardt(net, labelled(net, x), SobolevLoss(1, torch.eye(3, dtype=F64)), steps=1, damping=-1))

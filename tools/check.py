@@ -84,6 +84,15 @@ def quiet(chapter: Chapter) -> list[str]:
     return faults
 
 
+def timeless(chapter: Chapter) -> list[str]:
+    """Nothing is stored that changes from run to run or machine to machine though the outputs do not."""
+    cells = enumerate(chapter.twin.cells, start=1)
+    faults = [f"cell {n} stores when it ran" for n, cell in cells if "execution" in cell.metadata]
+    if "version" in chapter.twin.metadata.get("language_info", {}):
+        faults.append("the notebook stores the version of Python")
+    return faults + ["the notebook stores widgets"] * ("widgets" in chapter.twin.metadata)
+
+
 def reasons(chapter: Chapter) -> list[str]:
     """A cell whose output is not compared says why."""
     return [
@@ -269,7 +278,7 @@ def _is_result(token: str, percent: bool) -> bool:
 # --- all of them ----------------------------------------------------------------------------------------------------
 
 CHECKS: tuple[Callable[[Chapter], list[str]], ...] = (
-    *(twins, counts, quiet, reasons, short, shown, figures),
+    *(twins, counts, quiet, timeless, reasons, short, shown, figures),
     *(objectives, sections, exercises, references, numbers),
 )
 

@@ -72,6 +72,7 @@ def execute(notebook: NotebookNode, folder: Path, timeout: int = 300) -> dict[st
         record_timing=False,
         coalesce_streams=True,
         store_widget_state=False,
+        extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(folder)}},
     )
     start = time.perf_counter()

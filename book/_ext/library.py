@@ -1,7 +1,8 @@
 """The API reference, written from the docstrings: what the library exports, by chapter and module, in their order."""
 
 import ast
-import importlib
+import itertools
+import re
 from pathlib import Path
 
 from docutils import nodes
@@ -15,76 +16,88 @@ LIBRARY = Path(sobolev_lib.__file__).parent
 CHAPTERS = {
     "Chapter 1: simulation": ("noise", "models", "schemes"),
     "Chapter 2: payoffs and prices by formula": ("payoffs", "closed_form"),
-    "Chapter 3: labels": ("labels",),
+    "Chapter 3: labels": ("labels", "case_study"),
     "Chapter 4: the surrogate": ("activations", "twin", "network"),
-    "Chapter 5: intervals": ("rounding", "interval", "elementary"),
-    "Chapter 6: interval adjoints": ("line", "zonotope", "adjoints"),
-    "Chapter 7: significance and pruning": ("significance", "pruning"),
-    "Chapter 8: Sobolev training": ("sobolev", "gauss_newton", "training"),
+    "Chapter 5: intervals": ("rounding", "interval", "elementary", "affine"),
+    "Chapter 6: interval adjoints": ("zonotope", "sweeps", "adjoints", "certify"),
+    "Chapter 7: significance and pruning": ("significance", "pruning", "shrinking"),
+    "Chapter 8: Sobolev training": ("sobolev", "gauss_newton", "checkpoint", "training"),
     "Chapter 9: errors": ("metrics",),
     "Chapter 10: deployment": ("export",),
     "All chapters: figures": ("plotting",),
 }
+FILES = {"labels": ("_samples", "labels")}  # modules that are shown as one; all others stand for themselves
+Definition = ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
 
 
-def exported(module: str) -> list[tuple[str, str]]:
-    """Return directive and full name of what a module defines and exports, in the order of definition.
-
-    Exported are names in the package's ``__all__`` and, for a module whose functions are used as ``sl.interval.add``,
-    those in its own.
-    """
+def definitions(module: str) -> dict[str, Definition]:
+    """Return what a module defines at its top, by name, in order."""
     path = LIBRARY / f"{module}.py"
-    if not path.exists():
-        return []
-    own = getattr(importlib.import_module(f"sobolev_lib.{module}"), "__all__", ())
-    found = []
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    found = {}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body if path.exists() else []:
         match node:
-            case ast.FunctionDef(name=name):
-                directive = "autofunction"
-            case ast.ClassDef(name=name):
-                directive = "autoclass"
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                found[name] = node
             case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
-                directive = "py:data"
-            case _:
-                continue
-        if name in getattr(sobolev_lib, "__all__", ()):
-            found.append((directive, f"sobolev_lib.{name}"))
-        elif name in own:
-            found.append((directive, f"sobolev_lib.{module}.{name}"))
+                found[name] = node
+    return found
+
+
+def mentioned() -> set[str]:
+    """Return all names that stand in the annotations of what the package exports."""
+    found = set()
+    for path in LIBRARY.glob("*.py"):
+        for name, node in definitions(path.stem).items():
+            for part in ast.walk(node) if name in sobolev_lib.__all__ else ():
+                for annotation in (getattr(part, "annotation", None), getattr(part, "returns", None)):
+                    if annotation is not None:
+                        found |= {leaf.id for leaf in ast.walk(annotation) if isinstance(leaf, ast.Name)}
+    return found
+
+
+def public_names(module: str) -> dict[str, str]:
+    """Return what of a module is documented: its names, and under which full name each is known.
+
+    These are the names that the package exports, the types that their signatures mention, and the functions of a module
+    that is exported itself.
+    """
+    types = mentioned()
+    found = {}
+    for name, node in definitions(module).items():
+        if name in sobolev_lib.__all__:
+            found[name] = f"sobolev_lib.{name}"
+        elif name.startswith("_"):
+            continue
+        elif isinstance(node, ast.ClassDef) and name in types:
+            found[name] = f"sobolev_lib.{module}.{name}"
+        elif isinstance(node, ast.FunctionDef) and module in sobolev_lib.__all__ and not name.endswith("_kernel"):
+            found[name] = f"sobolev_lib.{module}.{name}"
     return found
 
 
 def documentation(module: str) -> list[str]:
-    """Return MyST lines that document one module, none if it exports nothing."""
-    names = exported(module)
-    if not names:
-        return []
-    lines = [f"### {module}", "", "```{eval-rst}"]
-    for directive, name in names:
-        lines.append(f".. {directive}:: {name}")
-        if directive == "autoclass":
-            lines.append("   :members:")
-        if directive == "py:data":
-            lines += ["", "   " + constants(module)[name.rpartition(".")[2]]]
-        lines.append("")
-    return [*lines, "```", ""]
+    """Return MyST lines that document one module, none if nothing in it is public."""
+    lines = []
+    for file in FILES.get(module, (module,)):
+        nodes_by_name = definitions(file)
+        for name, full_name in public_names(file).items():
+            match nodes_by_name[name]:
+                case ast.FunctionDef():
+                    lines += [f".. autofunction:: {full_name}", ""]
+                case ast.ClassDef():
+                    lines += [f".. autoclass:: {full_name}", "   :members:", ""]
+                case node:
+                    lines += [f".. py:data:: {full_name}", "", f"   {text_after(file, node)}", ""]
+    return [f"### {module}", "", "```{eval-rst}", *lines, "```", ""] if lines else []
 
 
-def constants(module: str) -> dict[str, str]:
-    """Return a module's constants with the string that follows each; autodoc would show the docstring of their type."""
-    body = ast.parse((LIBRARY / f"{module}.py").read_text(encoding="utf-8")).body
-    found = {}
-    for node, after in zip(body, [*body[1:], None], strict=True):
-        match node, after:
-            case (
-                ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)),
-                ast.Expr(value=ast.Constant(value=str(text))),
-            ):
-                found[name] = " ".join(text.split())
-            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)), _:
-                found[name] = ""
-    return found
+def text_after(module: str, node: Definition) -> str:
+    """Return the string that follows a constant; autodoc would show the docstring of the constant's type."""
+    for line, after in itertools.pairwise(ast.parse((LIBRARY / f"{module}.py").read_text(encoding="utf-8")).body):
+        match after:
+            case ast.Expr(value=ast.Constant(value=str(text))) if line.lineno == node.lineno:
+                return " ".join(text.split())
+    return ""
 
 
 class Library(SphinxDirective):
@@ -103,7 +116,25 @@ class Library(SphinxDirective):
         return place.children
 
 
+def mend_back_links(app: Sphinx, exception: Exception | None) -> None:
+    """Lead links from source to where the reference has the name: in the package if exported, else in its module."""
+    if exception or app.builder.format != "html":
+        return
+    reference = Path(app.outdir, "book", "api.html").read_text(encoding="utf-8")
+    known = set(re.findall(r'\bid="([^"]+)"', reference))
+
+    def mended(link: re.Match) -> str:
+        page, name = link.groups()
+        names = (name, re.sub(r"^sobolev_lib\.\w+\.", "sobolev_lib.", name))
+        return next((f'{page}#{name}"' for name in names if name in known), f'{page}"')
+
+    for path in Path(app.outdir, "_modules").rglob("*.html"):
+        source = path.read_text(encoding="utf-8")
+        path.write_text(re.sub(r'(book/api\.html)#([\w.]+)"', mended, source), encoding="utf-8")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the directive."""
+    """Register the directive and the step after it."""
     app.add_directive("library", Library)
+    app.connect("build-finished", mend_back_links)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

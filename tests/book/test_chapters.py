@@ -186,6 +186,14 @@ def test_text_on_stderr_and_errors_are_found(sample):
     assert check.quiet(sample) == ["cell [1] shows text on stderr", "cell [2] shows ValueError"]
 
 
+def test_what_changes_from_run_to_run_is_found(sample):
+    sample.twin.cells[1].metadata.execution = {"iopub.execute_input": "2026-01-01T00:00:00Z"}
+    sample.twin.metadata.language_info.version = "3.11.7"
+    sample.twin.metadata.widgets = {}
+    faults = ["cell 2 stores when it ran", "the notebook stores the version of Python", "the notebook stores widgets"]
+    assert check.timeless(sample) == faults
+
+
 def test_an_uncompared_cell_needs_a_reason(sample):
     cell = sample.code[0]
     cell.metadata.tags = ["nbval-ignore-output"]

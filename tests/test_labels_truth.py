@@ -1,0 +1,481 @@
+"""Labels of every model, payoff and smoothing against formulas: values, gradients and Hessian-vector products.
+
+Each comparison of a single number is at 4 standard errors, level 6e-5. There are about 700 of them, many correlated, so
+with correct code a choice of seeds fails with probability 0.04 at most; the seeds are fixed, and these do not. Smoothed
+payoffs are compared with the formula plus the leading bias that their docstrings state.
+"""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from sobolev_lib.closed_form import bachelier, black_scholes, heston
+from sobolev_lib.labels import label
+from sobolev_lib.models import Bachelier, BlackScholes, Heston
+from sobolev_lib.noise import gaussian
+from sobolev_lib.payoffs import Asian, Blend, Call, Digital, LastStep, Put, Sigmoid, Softplus, Straddle
+from sobolev_lib.schemes import EulerMaruyama, Milstein
+
+WIDTH = 0.02
+SMOOTHINGS = [None, Sigmoid(WIDTH), Softplus(WIDTH), Blend(WIDTH), LastStep()]
+PAYOFFS = {"call": Call, "put": Put, "straddle": Straddle, "digital": Digital}
+STRIKE, HORIZON = 1.05, 1.5
+
+
+def leading_bias(kind, smoothing, price):
+    """Stated bias as a function of the spot; the density is the second derivative of the call in the strike."""
+    ramp = {Sigmoid: (-(math.pi**2) / 6, 0), Softplus: (math.pi**2 / 6, 0), Blend: (-7 * math.pi**4 / 360, 2)}
+    step = {Sigmoid: (-(math.pi**2) / 6, 1), Softplus: (-(math.pi**2) / 6, 1), Blend: (7 * math.pi**4 / 360, 3)}
+    if type(smoothing) not in ramp:
+        return lambda spot: torch.zeros_like(spot)
+    factor, order = (step if kind == "digital" else ramp)[type(smoothing)]
+    factor *= (2 if kind == "straddle" else 1) * WIDTH ** (2 if order < 2 else 4)
+    stencils = {  # of the derivative 2 + order of the price in the strike
+        0: ((1, -2, 1), (-1, 0, 1), 1.0),
+        1: ((-1, 2, 0, -2, 1), (-2, -1, 0, 1, 2), 2.0),
+        2: ((1, -4, 6, -4, 1), (-2, -1, 0, 1, 2), 1.0),
+        3: ((-1, 4, -5, 0, 5, -4, 1), (-3, -2, -1, 0, 1, 2, 3), 2.0),
+    }
+    weights, shifts, divisor = stencils[order]
+    h = 0.02
+    return lambda spot: (
+        factor
+        * sum(w * price(spot, STRIKE + k * h) for w, k in zip(weights, shifts, strict=True))
+        / (divisor * h ** (2 + order))
+    )
+
+
+def truth(kind, smoothing, formula, spot):
+    """Value, delta and gamma of the smoothed payoff; formula(spot, strike, kind) returns Greeks."""
+    spot = torch.tensor([spot], dtype=torch.float64)
+    greeks, h = formula(spot, STRIKE, kind), 0.02
+    bias = leading_bias(kind, smoothing, lambda s, k: formula(s, k, "call").price)
+    up, mid, down = bias(spot + h), bias(spot), bias(spot - h)
+    return (
+        float(greeks.price + mid),
+        float(greeks.delta + (up - down) / (2 * h)),
+        float(greeks.gamma + (up - 2 * mid + down) / h**2),
+    )
+
+
+def assert_close(samples, value, gradient, hvp=None, errors=4.0, slack=1e-12):
+    """All labels of the single input within the given number of standard errors."""
+    gradient = torch.tensor(gradient, dtype=torch.float64)
+    assert abs(float(samples.value) - value) <= errors * float(samples.value_error) + slack
+    assert ((samples.gradient[0] - gradient).abs() <= errors * samples.gradient_error[0] + slack).all()
+    if hvp is not None:
+        hvp = torch.tensor(hvp, dtype=torch.float64)
+        assert ((samples.hvp[0, 0] - hvp).abs() <= errors * samples.hvp_error[0, 0] + slack).all()
+
+
+def basket_truth(model, weights, kind, smoothing, x, maturity=HORIZON):
+    """Value, gradient and Hessian times (1, -1, 2) of an option on a Bachelier basket."""
+    volatility = float((model.cholesky.T @ weights).norm())
+
+    def formula(spot, strike, kind):
+        return bachelier(spot, strike=strike, volatility=volatility, maturity=maturity, kind=kind)
+
+    value, delta, gamma = truth(kind, smoothing, formula, float(weights @ x))
+    u = torch.tensor([1.0, -1.0, 2.0], dtype=torch.float64)
+    return value, (delta * weights).tolist(), (gamma * (weights @ u) * weights).tolist()
+
+
+BASKET = Bachelier(volatility=[0.2, 0.4, 0.3], correlation=[[1, 0.5, 0.2], [0.5, 1, -0.3], [0.2, -0.3, 1]])
+WEIGHTS = torch.tensor([0.5, 0.7, -0.2], dtype=torch.float64)
+X = torch.tensor([[1.0, 0.9, 0.6]], dtype=torch.float64)
+U = [[1.0, -1.0, 2.0]]
+
+
+def order_of(payoff):
+    return min(payoff.smooth_order, 2)
+
+
+@pytest.mark.parametrize("smoothing", SMOOTHINGS, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("kind", PAYOFFS)
+@pytest.mark.parametrize(
+    "scheme", [{}, {"steps": 2}, {"steps": 3, "scheme": EulerMaruyama()}], ids=["one", "two", "Euler"]
+)
+def test_bachelier_basket(kind, smoothing, scheme):
+    payoff = PAYOFFS[kind](strike=STRIKE, weights=WEIGHTS, smoothing=smoothing)
+    order = order_of(payoff)
+    samples = label(
+        BASKET,
+        payoff,
+        X,
+        horizon=HORIZON,
+        noise=gaussian(seed=41),
+        order=order,
+        paths=60_000,
+        directions=U if order == 2 else None,
+        **scheme,
+    )
+    value, gradient, hvp = basket_truth(BASKET, WEIGHTS, kind, smoothing, X[0])
+    if order == 0:
+        assert abs(float(samples.value) - value) <= 4 * float(samples.value_error)
+    else:
+        assert_close(samples, value, gradient, hvp if order == 2 else None)
+
+
+@pytest.mark.parametrize("smoothing", SMOOTHINGS, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("kind", PAYOFFS)
+def test_asian_on_a_bachelier_basket(kind, smoothing):
+    """The mean over M dates is normal, with variance T (M + 1) (2 M + 1) / (6 M^2) instead of T."""
+    payoff = Asian(strike=STRIKE, weights=WEIGHTS, smoothing=smoothing, dates=4, kind=kind)
+    order = order_of(payoff)
+    samples = label(
+        BASKET,
+        payoff,
+        X,
+        horizon=HORIZON,
+        noise=gaussian(seed=43),
+        order=order,
+        paths=40_000,
+        directions=U if order == 2 else None,
+        steps=8 if isinstance(smoothing, LastStep) else None,
+    )
+    value, gradient, hvp = basket_truth(BASKET, WEIGHTS, kind, smoothing, X[0], HORIZON * 5 * 9 / (6 * 16))
+    if order == 0:
+        assert abs(float(samples.value) - value) <= 4 * float(samples.value_error)
+    else:
+        assert_close(samples, value, gradient, hvp if order == 2 else None)
+
+
+@pytest.mark.parametrize("smoothing", SMOOTHINGS[:-1], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("kind", PAYOFFS)
+def test_black_scholes(kind, smoothing):
+    """Two correlated assets, of which the payoff sees the first."""
+    model = BlackScholes(volatility=[0.25, 0.3], correlation=[[1.0, 0.6], [0.6, 1.0]], rate=0.03)
+
+    def formula(spot, strike, kind):
+        return black_scholes(spot, strike=strike, volatility=0.25, maturity=HORIZON, rate=0.03, kind=kind)
+
+    payoff = PAYOFFS[kind](strike=STRIKE, weights=[1.0, 0.0], smoothing=smoothing)
+    order = order_of(payoff)
+    samples = label(
+        model,
+        payoff,
+        [[0.95, 2.0]],
+        horizon=HORIZON,
+        noise=gaussian(seed=47),
+        order=order,
+        paths=60_000,
+        directions=[[1.0, 0.5]] if order == 2 else None,
+    )
+    value, delta, gamma = truth(kind, smoothing, formula, 0.95)
+    if order == 0:
+        assert abs(float(samples.value) - value) <= 4 * float(samples.value_error)
+    else:
+        assert_close(samples, value, [delta, 0.0], [gamma, 0.0] if order == 2 else None)
+
+
+@pytest.mark.parametrize("scheme", [EulerMaruyama(), Milstein()])
+def test_black_scholes_by_euler_and_milstein(scheme):
+    """Sixty-four steps: the weak error, about 1e-4, is far below the noise."""
+    smoothing = LastStep() if isinstance(scheme, EulerMaruyama) else Blend(WIDTH)
+    samples = label(
+        BlackScholes(volatility=0.25, rate=0.03),
+        Call(strike=STRIKE, smoothing=smoothing),
+        [[0.95]],
+        horizon=HORIZON,
+        noise=gaussian(seed=53),
+        order=2,
+        paths=6000,
+        scheme=scheme,
+        steps=64,
+    )
+    greeks = black_scholes(0.95, strike=STRIKE, volatility=0.25, maturity=HORIZON, rate=0.03)
+    assert_close(samples, float(greeks.price), [float(greeks.delta)], [float(greeks.gamma)])
+
+
+HESTON = {"mean_reversion": 2.0, "long_variance": 0.06, "vol_of_variance": 0.3, "spot_variance_correlation": -0.6}
+HESTON |= {"rate": 0.02}
+
+
+def heston_formula(spot, strike, kind, **change):
+    return heston(spot, strike=strike, maturity=HORIZON, kind=kind, **{"variance": 0.05} | HESTON | change)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("smoothing", SMOOTHINGS[:-1], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("kind", PAYOFFS)
+def test_heston(kind, smoothing):
+    """Price, delta, the derivative by the initial variance, and gamma."""
+    payoff = PAYOFFS[kind](strike=STRIKE, smoothing=smoothing)
+    order = order_of(payoff)
+    samples = label(
+        Heston(**HESTON),
+        payoff,
+        [[0.95, 0.05]],
+        horizon=HORIZON,
+        noise=gaussian(seed=59),
+        order=order,
+        paths=8000,
+        steps=48,
+        directions=[[1.0, 0.0]] if order == 2 else None,
+    )
+    value, delta, gamma = truth(kind, smoothing, heston_formula, 0.95)
+    assert abs(float(samples.value) - value) <= 4 * float(samples.value_error)
+    if order > 0:
+        assert abs(float(samples.gradient[0, 0]) - delta) <= 4 * float(samples.gradient_error[0, 0])
+        vega = float(heston_formula(0.95, STRIKE, kind).vega)
+        assert abs(float(samples.gradient[0, 1]) - vega) <= 4 * float(samples.gradient_error[0, 1])
+    if order == 2:
+        assert abs(float(samples.hvp[0, 0, 0]) - gamma) <= 4 * float(samples.hvp_error[0, 0, 0])
+
+
+@pytest.mark.slow
+def test_heston_basket_of_which_the_payoff_sees_the_second():
+    model = Heston(
+        mean_reversion=[1.0, 2.0],
+        long_variance=[0.04, 0.06],
+        vol_of_variance=[0.2, 0.3],
+        spot_variance_correlation=[0.0, -0.6],
+        correlation=[[1.0, 0.5], [0.5, 1.0]],
+        rate=0.02,
+    )
+    payoff = Call(strike=STRIKE, weights=[0.0, 1.0], smoothing=Blend(WIDTH))
+    x = [[1.0, 0.95, 0.04, 0.05]]
+    u = [[1.0, 1.0, 0.0, 0.0]]
+    noise = gaussian(seed=61)
+    samples = label(model, payoff, x, horizon=HORIZON, noise=noise, order=2, paths=8000, steps=48, directions=u)
+    greeks = heston_formula(0.95, STRIKE, "call")
+    assert_close(samples, float(greeks.price), [0.0, float(greeks.delta), 0.0, float(greeks.vega)])
+    assert abs(float(samples.hvp[0, 0, 1] - greeks.gamma)) <= 4 * float(samples.hvp_error[0, 0, 1])
+
+
+@pytest.mark.parametrize("smoothing", [None, LastStep(), Blend(WIDTH)], ids=lambda s: type(s).__name__)
+def test_vega_of_a_bachelier_basket(smoothing):
+    payoff = Call(strike=STRIKE, weights=WEIGHTS, smoothing=smoothing)
+    samples = label(
+        BASKET, payoff, X, horizon=HORIZON, noise=gaussian(seed=67), paths=50_000, steps=2, parameters=["volatility"]
+    )
+    covariance = BASKET.cholesky @ BASKET.cholesky.T
+    volatility = float(torch.sqrt(WEIGHTS @ covariance @ WEIGHTS))
+    greeks = bachelier(float(X[0] @ WEIGHTS), strike=STRIKE, volatility=volatility, maturity=HORIZON)
+    exact = greeks.vega * WEIGHTS * (covariance @ WEIGHTS) / BASKET.volatility / volatility
+    error = samples.parameter_gradient_error["volatility"][0]
+    assert error.shape == (3,) and ((samples.parameter_gradient["volatility"][0] - exact).abs() <= 4 * error).all()
+
+
+@pytest.mark.parametrize("scheme", [{}, {"scheme": EulerMaruyama(), "steps": 64}], ids=["exact", "Euler"])
+def test_vega_and_rho_of_black_scholes(scheme):
+    samples = label(
+        BlackScholes(volatility=0.25, rate=0.03),
+        Call(strike=STRIKE),
+        [[0.95]],
+        horizon=HORIZON,
+        noise=gaussian(seed=71),
+        paths=10_000,
+        parameters=["volatility", "rate"],
+        **scheme,
+    )
+    greeks = black_scholes(0.95, strike=STRIKE, volatility=0.25, maturity=HORIZON, rate=0.03)
+    exact = {"volatility": greeks.vega, "rate": HORIZON * 0.95 * greeks.delta}
+    for name, value in exact.items():
+        error = float(samples.parameter_gradient_error[name])
+        assert abs(float(samples.parameter_gradient[name]) - float(value)) <= 4 * error
+
+
+@pytest.mark.slow
+def test_parameters_of_heston():
+    samples = label(
+        Heston(**HESTON),
+        Call(strike=STRIKE),
+        [[0.95, 0.05]],
+        horizon=HORIZON,
+        noise=gaussian(seed=73),
+        paths=8000,
+        steps=48,
+        parameters=["long_variance", "vol_of_variance", "mean_reversion"],
+    )
+    for name, h in [("long_variance", 1e-4), ("vol_of_variance", 1e-3), ("mean_reversion", 1e-2)]:
+        up, down = (heston_formula(0.95, STRIKE, "call", **{name: HESTON[name] + s * h}).price for s in (1, -1))
+        error = float(samples.parameter_gradient_error[name])
+        assert abs(float(samples.parameter_gradient[name]) - float(up - down) / (2 * h)) <= 4 * error
+
+
+def test_parameter_that_the_simulation_does_not_read_is_refused():
+    with pytest.raises(ValueError, match="parameters: got 'spot_variance_correlation', which drift, diffusion"):
+        label(
+            Heston(**HESTON),
+            Call(strike=1.0),
+            [[1.0, 0.05]],
+            horizon=1.0,
+            noise=gaussian(),
+            steps=2,
+            parameters=["spot_variance_correlation"],
+        )
+
+
+LIKELIHOODS = {
+    "Bachelier exact": (Bachelier(volatility=0.3), {}),
+    "Bachelier two steps": (Bachelier(volatility=0.3), {"steps": 2}),
+    "Black-Scholes exact": (BlackScholes(volatility=0.3, rate=0.03), {}),
+    "Black-Scholes Euler": (BlackScholes(volatility=0.3, rate=0.03), {"scheme": EulerMaruyama(), "steps": 16}),
+}
+
+
+@pytest.mark.parametrize("kind", ["digital", "call"])
+@pytest.mark.parametrize(("model", "scheme"), LIKELIHOODS.values(), ids=LIKELIHOODS)
+def test_likelihood_ratio_to_second_order(model, scheme, kind):
+    samples = label(
+        model,
+        PAYOFFS[kind](strike=STRIKE),
+        [[0.95]],
+        horizon=HORIZON,
+        noise=gaussian(seed=79),
+        order=2,
+        paths=40_000,
+        estimator="likelihood_ratio",
+        **scheme,
+    )
+    if isinstance(model, Bachelier):
+        greeks = bachelier(0.95, strike=STRIKE, volatility=0.3, maturity=HORIZON, kind=kind)
+    else:
+        greeks = black_scholes(0.95, strike=STRIKE, volatility=0.3, maturity=HORIZON, rate=0.03, kind=kind)
+    # Sixteen Euler steps are biased by less than one standard error here.
+    assert_close(samples, float(greeks.price), [float(greeks.delta)], [float(greeks.gamma)], errors=4.5)
+
+
+def test_likelihood_ratio_in_many_dimensions():
+    payoff = Digital(strike=STRIKE, weights=WEIGHTS)
+    noise = gaussian(seed=83)
+    samples = label(
+        BASKET,
+        payoff,
+        X,
+        horizon=HORIZON,
+        noise=noise,
+        order=2,
+        paths=50_000,
+        directions=U,
+        estimator="likelihood_ratio",
+    )
+    assert_close(samples, *basket_truth(BASKET, WEIGHTS, "digital", None, X[0]))
+
+
+@dataclass(frozen=True, eq=False)
+class OrnsteinUhlenbeck:
+    """A user's SDE, dX = (A - 1) X dt + b dW with two Brownian motions for two components."""
+
+    speed: float = 1.0
+    dim: int = 2
+
+    def drift(self, t, x):
+        return -self.speed * x + 0.3 * x.flip(1)
+
+    def diffusion(self, t, x):
+        loadings = torch.tensor([[0.3, 0.1, 0.0], [0.0, 0.2, 0.2]], dtype=torch.float64)
+        return loadings.expand(len(x), 2, 3)
+
+
+def test_users_sde_and_payoff():
+    """Euler's scheme is linear here, so the labels of a quadratic payoff are known without noise in the derivatives."""
+    x = torch.tensor([[1.0, 2.0], [0.5, -1.0]], dtype=torch.float64)
+    samples = label(
+        OrnsteinUhlenbeck(),
+        lambda s: (s[:, 0] + 2 * s[:, 1]) ** 2,
+        x,
+        horizon=1.0,
+        noise=gaussian(seed=1),
+        order=2,
+        steps=4,
+        parameters=["speed"],
+    )
+    step = torch.eye(2, dtype=torch.float64) * 0.75 + 0.25 * torch.tensor([[0.0, 0.3], [0.3, 0.0]])
+    loading = torch.linalg.matrix_power(step, 4).T @ torch.tensor([1.0, 2.0], dtype=torch.float64)
+    # The gradient's noise is odd in z and cancels over the pair; the Hessian has none.
+    assert torch.allclose(samples.gradient, 2 * (x @ loading)[:, None] * loading, atol=1e-13)
+    assert torch.allclose(samples.hvp, (2 * loading[:, None] * loading).expand(2, 2, 2), atol=1e-13)
+    h = 1e-5
+
+    def mean_part(speed):
+        moved = torch.eye(2, dtype=torch.float64) * (1 - speed / 4) + 0.25 * torch.tensor([[0.0, 0.3], [0.3, 0.0]])
+        return torch.linalg.matrix_power(moved, 4).T @ torch.tensor([1.0, 2.0], dtype=torch.float64)
+
+    up, down = (
+        label(
+            OrnsteinUhlenbeck(speed=1 + s),
+            lambda y: (y[:, 0] + 2 * y[:, 1]) ** 2,
+            x,
+            horizon=1.0,
+            noise=gaussian(seed=1),
+            steps=4,
+        ).value
+        for s in (h, -h)
+    )
+    assert torch.allclose(samples.parameter_gradient["speed"][:, 0], (up - down) / (2 * h), atol=1e-8)
+
+
+def test_users_sde_with_the_last_step_integrated():
+    """Conditioning with general noise: one step has the closed form of its Gaussian law."""
+    x = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+    model, payoff = OrnsteinUhlenbeck(), Call(strike=1.0, weights=[0.5, 0.5], smoothing=LastStep())
+    samples = label(model, payoff, x, horizon=0.5, noise=gaussian(), steps=1, scheme=EulerMaruyama())
+    mean = (x + 0.5 * model.drift(0.0, x)) @ payoff.weights
+    loading = payoff.weights @ model.diffusion(0.0, x)[0]
+    exact = bachelier(mean, strike=1.0, volatility=float(loading.norm()), maturity=0.5)
+    assert torch.allclose(samples.value, exact.price, atol=1e-15)
+
+
+def test_unchecked_payoffs_show_where_the_pathwise_method_fails():
+    """A user's indicator has the derivative 0 and a user's kink the second derivative 0: no error, and wrong."""
+    model, x = Bachelier(volatility=0.3), [[1.0]]
+    jump = label(model, lambda s: (s[:, 0] > 1.0).double(), x, horizon=1.0, noise=gaussian(), order=2, paths=100)
+    assert float(jump.value) == pytest.approx(0.5, abs=0.3) and float(jump.gradient) == float(jump.hvp) == 0
+    kink = label(model, lambda s: torch.relu(s[:, 0] - 1.0), x, horizon=1.0, noise=gaussian(), order=2, paths=100)
+    assert float(kink.gradient) == pytest.approx(0.5, abs=0.3) and float(kink.hvp) == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "match"),
+    [
+        (BlackScholes(volatility=0.2), {"payoff": Call(strike=1.0, smoothing=LastStep())}, "steps are lognormal"),
+        (
+            BlackScholes(volatility=0.2),
+            {"payoff": Call(strike=1.0, smoothing=LastStep()), "scheme": Milstein(), "steps": 2},
+            "steps have no density; smoothing LastStep needs",
+        ),
+        (
+            BlackScholes(volatility=0.2),
+            {"estimator": "likelihood_ratio", "scheme": Milstein(), "steps": 2},
+            "steps have no density; estimator likelihood_ratio needs",
+        ),
+        (
+            Bachelier(volatility=0.2),
+            {"estimator": "likelihood_ratio", "payoff": Call(strike=1.0, smoothing=LastStep())},
+            "got likelihood_ratio with smoothing LastStep",
+        ),
+        (
+            Bachelier(volatility=0.2),
+            {"payoff": Asian(strike=1.0, dates=3), "steps": 4},
+            "steps: got 4, need a multiple",
+        ),
+        (
+            Bachelier(volatility=0.2),
+            {"parameters": ["volatility"], "estimator": "likelihood_ratio"},
+            "parameters: got .* with estimator 'likelihood_ratio'",
+        ),
+    ],
+)
+def test_combinations_that_have_no_estimator_are_refused(model, change, match):
+    arguments = {"payoff": Call(strike=1.0)} | change
+    with pytest.raises(ValueError, match=match):
+        label(model, arguments.pop("payoff"), [[1.0]], horizon=1.0, noise=gaussian(), **arguments)
+
+
+def test_likelihood_ratio_needs_as_many_brownian_motions_as_components():
+    with pytest.raises(
+        ValueError, match=r"estimator: got \(2, 3\) for the diffusion, likelihood_ratio needs a square one"
+    ):
+        label(
+            OrnsteinUhlenbeck(),
+            Digital(strike=1.0, weights=[1, 1]),
+            [[1.0, 1.0]],
+            horizon=1.0,
+            noise=gaussian(),
+            steps=2,
+            estimator="likelihood_ratio",
+        )

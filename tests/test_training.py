@@ -1,0 +1,237 @@
+"""The training loop: its schedule, its first step by hand, repeatability, early stopping, refusals."""
+
+import itertools
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from sobolev_lib.gauss_newton import levenberg_marquardt
+from sobolev_lib.network import Surrogate
+from sobolev_lib.sobolev import SobolevLoss, balance_by_covariance, balance_by_moments
+from sobolev_lib.training import batch_rows, fit, learning_rate_at
+
+F64 = torch.float64
+
+
+def wave(n=256, d=2, noise=0.0, seed=0):
+    """Labels of a plane wave, exact or noisy."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(n, d, dtype=F64, generator=generator) * 2 - 1
+    k = torch.arange(1, d + 1, dtype=F64)
+    phase = x @ k
+    value = torch.sin(phase) + noise * torch.randn(n, dtype=F64, generator=generator)
+    directions = torch.ones(1, d, dtype=F64)
+    hvp = (-torch.sin(phase)[:, None] * k * k.sum())[:, None]
+    return SimpleNamespace(x=x, value=value, gradient=torch.cos(phase)[:, None] * k, hvp=hvp, directions=directions)
+
+
+def fresh_net(seed=0, widths=(2, 5, 1), activation="tanh"):
+    return Surrogate(list(widths), activation, gain=1.0, generator=torch.Generator().manual_seed(seed))
+
+
+def weights_of(net):
+    return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+
+@pytest.mark.parametrize(("n", "batch"), [(12, 4), (13, 4), (3, 8)])
+def test_every_epoch_visits_no_sample_twice_and_has_an_order_of_its_own(n, batch):
+    per_epoch = max(1, n // batch)
+    epochs = [[batch_rows(n, batch, 5, e * per_epoch + i) for i in range(per_epoch)] for e in range(3)]
+    for epoch in epochs:
+        rows = torch.cat(epoch)
+        assert len(rows) == per_epoch * min(batch, n) and len(rows.unique()) == len(rows)
+        assert rows.min() >= 0 and rows.max() < n
+    assert n == 3 or not torch.equal(torch.cat(epochs[0]), torch.cat(epochs[1]))
+
+
+def test_a_batch_depends_on_seed_and_step_alone():
+    expected = batch_rows(100, 10, 1, 37)
+    batch_rows(100, 10, 2, 3)  # something else in between
+    assert torch.equal(batch_rows(100, 10, 1, 37), expected)
+    assert not torch.equal(batch_rows(100, 10, 2, 37), expected)
+
+
+def test_the_learning_rate_rises_to_one_and_falls_to_zero():
+    rates = [learning_rate_at(step, 1000) for step in range(1000)]
+    assert rates[0] == 1 / 50 and rates[49] == 1 and rates[50] == 1
+    assert all(b > a for a, b in itertools.pairwise(rates[:50]))
+    assert all(b < a for a, b in itertools.pairwise(rates[50:]))
+    assert rates[525] == pytest.approx(0.5) and 0 < rates[-1] < 1e-5  # halfway down at the middle of the cosine
+    assert learning_rate_at(0, 1) == 1
+
+
+def test_the_first_adam_step_moves_each_parameter_by_the_rate_against_the_sign_of_its_slope():
+    samples, net = wave(), fresh_net()
+    net.set_scaling(samples.x, samples.value)
+    before = weights_of(net)
+    loss = balance_by_moments(samples, 1)
+    slopes = torch.autograd.grad(loss(net, samples), list(net.parameters()))
+    slopes = torch.cat([s.flatten() for s in slopes])
+    fit(net, samples, order=1, steps=1, batch=256, learning_rate=0.01, finish=0)
+    torch.testing.assert_close(weights_of(net) - before, -0.01 * slopes / (slopes.abs() + 1e-8), rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_training_recovers_the_function_and_its_derivatives(order):
+    samples, new = wave(), wave(seed=9)
+    net = fresh_net(widths=(2, 8, 1))
+    fit(net, samples, order=order, steps=300, finish=60)
+    value, gradient, hvp = (t.detach() for t in net.taylor(new.x, order=2, directions=new.directions))
+    assert (value - new.value).square().mean().sqrt() < 2e-2
+    assert (gradient - new.gradient).square().mean().sqrt() < 2e-1
+    if order:
+        assert (gradient - new.gradient).square().mean().sqrt() < 2e-2
+    if order == 2:
+        assert (hvp - new.hvp).square().mean().sqrt() < 2e-1
+
+
+def test_same_seed_same_result_bit_for_bit_and_another_seed_another_one():
+    results = []
+    for seed in (3, 3, 4):
+        net = fresh_net()
+        history = fit(net, wave(noise=0.1), order=1, steps=30, batch=32, seed=seed, finish=3)
+        results.append((weights_of(net), history.loss, history.finish))
+    assert torch.equal(results[0][0], results[1][0]) and results[0][1:] == results[1][1:]
+    assert not torch.equal(results[0][0], results[2][0])
+
+
+def test_the_finish_alone_is_levenberg_marquardt():
+    samples = wave()
+    ours, other = fresh_net(), fresh_net()
+    history = fit(ours, samples, order=1, steps=0, finish=5)
+    other.set_scaling(samples.x, samples.value)
+    losses = list(levenberg_marquardt(other, samples, balance_by_moments(samples, 1), steps=5))
+    assert torch.equal(weights_of(ours), weights_of(other)) and history.finish == [losses] and history.loss == []
+
+
+def test_balance_by_covariance_is_measured_twice_in_the_finish():
+    samples = wave(noise=0.1)
+    net, other = fresh_net(), fresh_net()
+    history = fit(net, samples, order=1, steps=0, finish=4, balance="covariance")
+    assert len(history.finish) == 3
+    other.set_scaling(samples.x, samples.value)
+    loss = balance_by_moments(samples, 1)
+    for repeat in range(3):
+        list(levenberg_marquardt(other, samples, loss, steps=4))
+        loss = balance_by_covariance(other, samples, 1) if repeat < 2 else loss
+    assert torch.equal(weights_of(net), weights_of(other))
+
+
+def test_without_a_finish_the_second_half_uses_the_covariance():
+    """The loss of n whitened components is n at the moment of the switch."""
+    samples = wave(noise=0.1)
+    net = fresh_net()
+    history = fit(net, samples, order=1, steps=40, batch=256, balance="covariance", finish=0)
+    assert history.loss[20] == pytest.approx(3, rel=0.05)
+
+
+def test_small_networks_have_a_finish_by_default_and_large_ones_do_not():
+    small, large = fresh_net(), fresh_net(widths=(2, 30, 20, 1))
+    assert large.parameter_count > 500
+    assert fit(small, wave(), order=0, steps=1).finish
+    assert not fit(large, wave(), order=0, steps=1).finish
+
+
+def test_a_loss_object_is_used_as_it_is():
+    samples, net = wave(), fresh_net()
+    loss = SobolevLoss(1, torch.diag(torch.tensor([1.0, 0.0, 0.0], dtype=F64)))
+    history = fit(net, samples, order=1, steps=1, batch=256, balance=loss, finish=0)
+    value = torch.tensor(history.loss[0])
+    net = fresh_net()
+    net.set_scaling(samples.x, samples.value)
+    assert value.item() == pytest.approx((net(samples.x) - samples.value).square().mean().item(), rel=1e-6)
+
+
+def test_the_callback_hears_of_every_step():
+    heard = []
+    history = fit(
+        fresh_net(),
+        wave(),
+        order=0,
+        steps=7,
+        batch=64,
+        finish=0,
+        callback=lambda step, loss: heard.append((step, loss)),
+    )
+    assert heard == list(enumerate(history.loss))
+
+
+def test_fresh_samples_are_drawn_once_for_every_step():
+    asked = []
+
+    def draw(step):
+        asked.append(step)
+        return wave(32, seed=step)
+
+    history = fit(fresh_net(), draw, order=1, steps=5)
+    assert [step for step in asked if step] == [1, 2, 3, 4] and asked.count(0) <= 2
+    assert len(history.loss) == 5 and history.finish == []
+
+
+def test_early_stopping_keeps_the_network_with_the_lowest_validation_loss():
+    """Nine noisy values invite a network of 41 parameters to over-fit: the validation loss turns up again."""
+    samples, validation = wave(9, noise=0.5), wave(500, seed=8)
+    net = fresh_net(widths=(2, 10, 1))
+    history = fit(net, samples, order=0, steps=1000, learning_rate=0.05, validation=validation, patience=4, finish=0)
+    measured = [loss for _, loss in history.validation]
+    assert history.stopped_at is not None and len(history.loss) == history.stopped_at + 1 < 1000
+    assert min(measured) == measured[-5]  # four in vain after the best
+    loss = balance_by_moments(samples, 0)
+    assert loss(net, validation).item() == pytest.approx(min(measured), rel=1e-12)
+
+
+def test_the_bar_is_shown_only_if_asked_for_and_not_where_it_is_disabled(capsys, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    fit(fresh_net(), wave(), order=0, steps=3, finish=0)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_scaling_that_is_set_is_kept():
+    net = fresh_net()
+    net.set_scaling(wave().x * 3, wave().value * 5)
+    shift, scale = net.input_shift.clone(), net.output_scale.clone()
+    fit(net, wave(), order=0, steps=1, finish=0)
+    assert torch.equal(net.input_shift, shift) and torch.equal(net.output_scale, scale)
+
+
+def test_divergence_says_where_and_what_to_try():
+    samples = wave()
+    samples.value[17] = 1e300
+    with pytest.raises(FloatingPointError, match=r"step \d+ of 50.*try a learning_rate below 1000"):
+        fit(fresh_net(activation="sin"), samples, order=1, steps=50, batch=64, learning_rate=1000.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (dict(steps=-1), ValueError, "steps: got -1, need an integer >= 0"),
+        (dict(steps=2.0), TypeError, "steps: got float 2.0, need an integer >= 0"),
+        (dict(batch=0), ValueError, "batch: got 0, need an integer >= 1"),
+        (dict(learning_rate=0.0), ValueError, "learning_rate: got 0.0, need a finite number > 0"),
+        (dict(learning_rate=float("nan")), ValueError, "learning_rate: got nan, need a finite number > 0"),
+        (dict(seed=-1), ValueError, "seed: got -1, need an integer >= 0"),
+        (dict(patience=0), ValueError, "patience: got 0, need an integer >= 1"),
+        (dict(finish=-1), ValueError, "finish: got -1, need an integer >= 0"),
+        (dict(balance="none"), ValueError, "balance: got 'none', need one of 'moments', 'covariance'"),
+        (dict(order=3), ValueError, "order: got 3, need an integer from 0 to 2"),
+    ],
+)
+def test_bad_arguments_are_refused_before_any_work(arguments, error, message):
+    net = fresh_net()
+    with pytest.raises(error, match=message):
+        fit(net, wave(), **{"order": 1, **arguments})
+    assert not net.is_scaled
+
+
+def test_what_cannot_be_trained_is_refused():
+    with pytest.raises(ValueError, match="net: got activation 'relu' at order 2, need one with a second derivative"):
+        fit(fresh_net(activation="relu"), wave(), order=2)
+    samples = wave()
+    samples.gradient = None
+    with pytest.raises(ValueError, match="samples: got no gradient labels, need them at order 1"):
+        fit(fresh_net(), samples, order=1)
+    with pytest.raises(ValueError, match="samples: got no gradient labels, need them at order 1"):
+        fit(fresh_net(), wave(), order=1, validation=samples)
+    with pytest.raises(ValueError, match="finish: got 3, need an integer from 0 to 0"):
+        fit(fresh_net(), lambda step: wave(), order=1, finish=3)
