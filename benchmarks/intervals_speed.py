@@ -9,11 +9,11 @@ import itertools
 import sys
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
+from sobolev_lib import Samples
 from sobolev_lib.adjoints import Split, enclose
 from sobolev_lib.case_study import basket_case
 from sobolev_lib.interval import Interval, ball
@@ -52,8 +52,7 @@ def trained_network(steps: int = 1500) -> Surrogate:
     case, net = basket_case(), Surrogate(WIDTHS)
     x = case.inputs(65_536, gaussian(seed=0))
     truth = case.reference(x)
-    samples = SimpleNamespace(x=x, value=truth.price, gradient=truth.delta, hvp=None, directions=None)
-    fit(net, samples, order=1, steps=steps)
+    fit(net, Samples(x, truth.price, truth.delta), order=1, steps=steps)
     return net
 
 
