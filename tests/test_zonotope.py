@@ -60,6 +60,14 @@ def test_products_of_polynomials(inputs, degree):
     form = zn.Zonotope(torch.zeros(1, 3, dtype=F64), result, lost, algebra)
     error = (value(form, eps, none) - truth).abs()
     assert (error <= lost + 1e-14).all()
+    square, lost = algebra.multiply(x.generators, x.generators)
+    plain, plain_lost = algebra.multiply(x.generators, x.generators.clone())
+    torch.testing.assert_close(square, plain)
+    torch.testing.assert_close(lost, plain_lost)
+    x.generators[:, :inputs] = 0
+    for a, b in zip(algebra.multiply(x.generators, y.generators, 2), algebra.multiply(x.generators, y.generators)):
+        torch.testing.assert_close(a, b)
+    x, y = (random_form(algebra, 3, 0, generator) for _ in range(2))
     if degree > 2:  # nothing is lost between polynomials of low degree
         x.generators[:, algebra.inputs :] = 0
         y.generators[:, algebra.inputs :] = 0
