@@ -60,7 +60,7 @@ def bounds(net: Surrogate, box: Interval, *, order: int = 1, domain: str | Split
         domain: See ``enclose``.
 
     Returns:
-        Bounds, rounded outward. The Hessian is symmetric: each entry is enclosed twice, and both are intersected.
+        Bounds, rounded outward. The Hessian is symmetric, so each entry is enclosed twice, and both are intersected.
 
     Example:
         >>> net = Surrogate([1, 1])

@@ -66,7 +66,7 @@ def _columns(net: Surrogate, x: Tensor, order: int, directions: Tensor | None) -
 
 
 def _add_outer_products(matrix: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add to (q, out, in, n) the per-sample products of (.., out, n) and (.., in, n), summed over directions, if any."""
+    """Add to (q, out, in, n) the products of (.., out, n) and (.., in, n) per sample, summed over directions."""
     if left.ndim == 4 or right.ndim == 4:  # (rows, k, width, n); a factor without rows is (k, width, n)
         for j in range(left.shape[-3]):
             _add_outer_products(matrix, left[..., j, :, :], right[..., j, :, :])
@@ -80,7 +80,7 @@ def levenberg_marquardt(
     loss: SobolevLoss,
     *,
     steps: int,
-    prior: float = 5.0,
+    prior: float = 2.0,
     damping: float = 1e-3,
     tolerance: float | None = None,
 ) -> Iterator[float]:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from sobolev_lib import _check
 from sobolev_lib.activations import Activation, activation_named
-from sobolev_lib.twin import Sweep, value_gradient_hvp
+from sobolev_lib.twin import Pass, value_gradient_hvp
 
 FORMAT = "sobolev_lib.Surrogate/1"
 
@@ -167,10 +167,10 @@ class Surrogate(nn.Module):
 
     def sweep(
         self, x: Tensor, *, order: int, directions: Tensor | None = None
-    ) -> tuple[tuple[Tensor, ...], Sweep, int]:
+    ) -> tuple[tuple[Tensor, ...], Pass, int]:
         """Return what `taylor` returns, the pass behind it (for per-sample Jacobians), and the number of directions."""
         u, v = self._scaled(x, order, directions)
-        sweep = Sweep(self.activation, list(self.weights), list(self.biases), u, order=order, directions=v)
+        sweep = Pass(self.activation, list(self.weights), list(self.biases), u, order=order, directions=v)
         return self._raw(sweep.outputs), sweep, 0 if v is None else len(v)
 
     def _scaled(self, x: Tensor, order: int, directions: Tensor | None) -> tuple[Tensor, Tensor | None]:

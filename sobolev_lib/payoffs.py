@@ -176,7 +176,7 @@ class Payoff:
 
     @property
     def smooth_order(self) -> int:
-        """Order up to which pathwise derivatives are unbiased: 2 if smoothed, else 0 (digital) or 1."""
+        """The highest order of pathwise derivatives without bias, 2 if smoothed, else 0 (digital) or 1."""
         if self.smoothing is not None:
             return 2
         return 0 if self.kind == "digital" else 1

@@ -58,7 +58,7 @@ def fit(
     learning_rate: float = 1e-2,
     balance: str | SobolevLoss = "moments",
     finish: int | None = None,
-    prior: float = 5.0,
+    prior: float = 2.0,
     validation: Labelled | None = None,
     patience: int = 10,
     seed: int = 0,

@@ -90,7 +90,7 @@ def adjoint_tangent(
     return a_bar_dot, a_bar_dots[::-1], z_bar_dots[::-1]
 
 
-class Sweep:
+class Pass:
     """One pass through an MLP: its outputs up to an order, and the factors of their derivatives by the parameters."""
 
     def __init__(
@@ -174,7 +174,7 @@ class _Twin(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, activation, order, u, directions, *parameters):
-        ctx.sweep = Sweep(activation, parameters[0::2], parameters[1::2], u, order=order, directions=directions)
+        ctx.sweep = Pass(activation, parameters[0::2], parameters[1::2], u, order=order, directions=directions)
         return ctx.sweep.outputs
 
     @staticmethod
