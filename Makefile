@@ -40,8 +40,8 @@ lab: $(VENV)/.lab  ## open the notebooks in JupyterLab
 notebooks: $(READY)  ## execute every chapter again and write its outputs
 	$(PY) tools/execute.py
 
-bench: $(VENV)/.bench  ## run the benchmarks: a table each, and JSON beside it
-	for script in $(wildcard benchmarks/*.py); do $(PY) "$$script" || exit 1; done
+bench: $(VENV)/.bench  ## measure speed and tightness: a table, and JSON in results/
+	$(PY) -m benchmarks.speed --out results/speed.json
 
 clean:  ## remove what was built; the environment stays (rm -r .venv removes it)
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,64 @@
+"""All speed and tightness measurements, as ratios in one run: a table, and JSON with the environment beside the figures.
+
+python -m benchmarks.speed --out results/speed.json
+"""
+
+import argparse
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from benchmarks import intervals_speed, labels_speed
+
+PARTS = {"labels": labels_speed, "intervals": intervals_speed}
+COLUMNS = ("value", "baseline", "ratio", "target")
+
+
+def environment() -> dict[str, str | int]:
+    """Return what the figures depend on besides the code."""
+    return {
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "machine": platform.machine(),
+        "cores": os.cpu_count() or 0,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def shown(value: float | str | None) -> str:
+    """Return a cell of the table: three digits, or the text itself."""
+    return "" if value is None else value if isinstance(value, str) else f"{value:.3g}"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def main() -> None:
+    """Measure, print, and write the same as JSON."""
+    parser = argparse.ArgumentParser(description="Measure speed as ratios against named baselines, in one run.")
+    parser.add_argument("--out", type=Path, default=Path("results/speed.json"), help="where the JSON goes")
+    parser.add_argument("--only", choices=PARTS, help="one part instead of all")
+    options = parser.parse_args()
+    rows = []
+    for name, part in PARTS.items():
+        if options.only in (None, name):
+            rows += [{"part": name} | row for row in part.measure()]
+    width = max(len(row["name"]) for row in rows)
+    print(f"{'':{width}}" + "".join(f"{column:>12}" for column in COLUMNS))
+    for row in rows:
+        print(f"{row['name']:{width}}" + "".join(f"{shown(row[column]):>12}" for column in COLUMNS))
+    write_whole(options.out, json.dumps({"rows": rows, "environment": environment()}, indent=2) + "\n")
+    print(f"written to {options.out}")
+
+
+if __name__ == "__main__":
+    main()
