@@ -1,4 +1,4 @@
-"""All speed and tightness measurements, as ratios in one run: a table, and JSON with the environment beside the figures.
+"""Speed and tightness as ratios in one run: a table, and JSON with the environment beside the figures.
 
 python -m benchmarks.speed --out results/speed.json
 """
