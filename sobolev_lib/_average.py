@@ -1,6 +1,8 @@
 """Means and standard errors over paths, the same to the last bit however the paths are cut into pieces."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -23,6 +25,30 @@ def pieces(inputs: int, paths: int, chunk: int) -> Iterator[tuple[int, int, int,
     for first in range(inputs):
         for path in range(0, paths, size):
             yield first, 1, path, min(size, paths - path)
+
+
+def in_order(function: Callable, jobs: list[tuple]) -> Iterator[tuple[tuple, object]]:
+    """Yield each job with function(*job), in order, as many jobs at a time as torch has threads.
+
+    Whole pieces on one thread each need no barrier after every operation: on two cores they take half the time even
+    if the machine is busy. Torch's number of threads is put back at the end.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or len(jobs) == 1:
+        yield from ((job, function(*job)) for job in jobs)
+        return
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            waiting: deque = deque()
+            for job in jobs:
+                waiting.append((job, pool.submit(function, *job)))
+                if len(waiting) > threads:
+                    first, result = waiting.popleft()
+                    yield first, result.result()
+            yield from ((job, result.result()) for job, result in waiting)
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Average:

@@ -72,7 +72,9 @@ def enclose(
         net: The network.
         box: Raw inputs, (d,) or (n, d); one box is a batch of one. Over an unbounded box affine maps give
             ``entire`` and zonotopes no more than intervals; over an empty one everything is empty.
-        domain: ``"natural"``, ``"zonotope"`` or a ``Split`` into sub-boxes.
+        domain: ``"natural"``, ``"zonotope"`` or a ``Split`` into sub-boxes. Intervals are inclusion isotonic: a
+            sub-box's enclosures lie in its parent's. Zonotopes nearly so, because another polynomial is fitted to each
+            box; those of a ``Split`` are intersected with the whole box's, so that nothing is lost.
         rounding: ``"outward"``: a theorem; ``"nearest"``: for ranking.
         order: 1, or 2 for tangents, second adjoints and Hessian-vector products.
         directions: Order 2: raw directions (k, d), taken to be exact; default: the d unit vectors, so that ``hvp``

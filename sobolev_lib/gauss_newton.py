@@ -21,7 +21,7 @@ from sobolev_lib import _check
 from sobolev_lib.network import Surrogate
 from sobolev_lib.sobolev import Labelled, SobolevLoss, stack, targets
 
-CHUNK_ENTRIES = 4_000_000  # numbers in one chunk's Jacobian: 32 MB in float64
+CHUNK_ENTRIES = 1_000_000  # numbers in one chunk's Jacobian: 8 MB in float64
 
 
 def jacobian(net: Surrogate, x: Tensor, *, order: int, directions: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -36,6 +36,13 @@ def jacobian(net: Surrogate, x: Tensor, *, order: int, directions: Tensor | None
         order: 0, 1 or 2.
         directions: At order 2, (k, d) or (n, k, d).
     """
+    with torch.no_grad():
+        outputs, columns = _columns(net, x, order, directions)
+    return outputs, columns.permute(2, 0, 1)
+
+
+def _columns(net: Surrogate, x: Tensor, order: int, directions: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return outputs (n, q) and the Jacobian as (q, p, n): samples last, along which work is elementwise."""
     n, d = x.shape
     outputs, sweep, k = net.sweep(x, order=order, directions=directions)
     q = 1 + d * (order >= 1) + k * d
@@ -45,20 +52,26 @@ def jacobian(net: Surrogate, x: Tensor, *, order: int, directions: Tensor | None
         cotangents.append(unit[:, None, 1 : 1 + d].expand(q, n, d))
     if order == 2:
         cotangents.append(unit[:, 1 + d :].reshape(q, k, 1, d).expand(q, k, n, d))
-    columns = []
-    for lefts, rights in zip(*sweep.factors(*cotangents), strict=True):
-        weight = sum(_outer_products(left, right) for left, right in zip(lefts, rights, strict=True))
-        columns += [weight.expand(q, n, -1, -1).flatten(2), lefts[0].expand(q, n, -1)]
+    columns, start = x.new_empty(q, net.parameter_count, n), 0
+    for weight, lefts, rights in zip(net.weights, *sweep.factors(*cotangents), strict=True):
+        matrix = columns[:, start : start + weight.numel()].unflatten(1, weight.shape).zero_()
+        for left, right in zip(lefts, rights, strict=True):
+            _add_outer_products(matrix, left.transpose(-1, -2).contiguous(), right.transpose(-1, -2).contiguous())
+        start += weight.numel()
+        columns[:, start : start + len(weight)] = lefts[0].transpose(-1, -2)
+        start += len(weight)
     gradient_scale = (net.output_scale / net.input_scale).reshape(1, d)
     scale = torch.cat([net.output_scale.reshape(1, 1), gradient_scale.repeat(1, 1 + k)], 1)[0, :q]
-    return stack(*outputs), torch.cat(columns, 2).transpose(0, 1) * scale[:, None]
+    return stack(*outputs), columns.mul_(scale[:, None, None])
 
 
-def _outer_products(left: Tensor, right: Tensor) -> Tensor:
-    """Return per-sample outer products (..., n, out, in), summed over directions where both factors have them."""
-    if left.ndim == 4 or right.ndim == 4:  # (rows, k, n, width); a factor without rows is (k, n, width)
-        return torch.einsum("...kno,...kni->...noi", left, right)
-    return left.unsqueeze(-1) * right.unsqueeze(-2)
+def _add_outer_products(matrix: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add to (q, out, in, n) the per-sample products of (.., out, n) and (.., in, n), summed over directions, if any."""
+    if left.ndim == 4 or right.ndim == 4:  # (rows, k, width, n); a factor without rows is (k, width, n)
+        for j in range(left.shape[-3]):
+            _add_outer_products(matrix, left[..., j, :, :], right[..., j, :, :])
+    else:
+        matrix.addcmul_(left.unsqueeze(-2), right.unsqueeze(-3))
 
 
 def levenberg_marquardt(
@@ -69,7 +82,7 @@ def levenberg_marquardt(
     steps: int,
     prior: float = 5.0,
     damping: float = 1e-3,
-    tolerance: float = 1e-10,
+    tolerance: float | None = None,
 ) -> Iterator[float]:
     r"""Change `net` by Levenberg-Marquardt steps and yield the loss after each one.
 
@@ -85,7 +98,8 @@ def levenberg_marquardt(
         steps: How many accepted or refused steps at most.
         prior: The standard deviation s of the weights, in scaled units; ``math.inf`` leaves the ridge away.
         damping: The first :math:`\lambda`.
-        tolerance: Stops after a step that lowers the objective by less than this share.
+        tolerance: Stops after a step that lowers the objective by less than this share. Default: ``0.01 / n``, which
+            moves the weights by a tenth of their statistical error.
 
     Yields:
         The loss without ridge after each accepted step, a float.
@@ -98,6 +112,7 @@ def levenberg_marquardt(
     if not prior > 0:
         raise ValueError(f"prior: got {prior}, need a number > 0")
     parameters, n = list(_parameters(net)), len(samples.x)
+    tolerance = 0.01 / n if tolerance is None else tolerance
     with torch.no_grad():
         normal, slope, current = _normal_equations(net, samples, loss)
         for _ in range(steps):
@@ -145,12 +160,12 @@ def _normal_equations(net: Surrogate, samples: Labelled, loss: SobolevLoss) -> t
     total = 0.0
     wanted = targets(samples, loss.order)
     for rows in _chunks(n, CHUNK_ENTRIES // (p * q)):
-        outputs, block = jacobian(net, samples.x[rows], order=loss.order, directions=_directions(samples, loss, rows))
-        residual = ((outputs - wanted[rows]) @ loss.matrix.T).flatten()
-        block = (loss.matrix @ block).flatten(0, 1)
-        normal.addmm_(block.T, block)
-        slope.addmv_(block.T, residual)
-        total += float(residual @ residual)
+        outputs, block = _columns(net, samples.x[rows], loss.order, _directions(samples, loss, rows))
+        residual = loss.matrix @ (outputs - wanted[rows]).T  # (q, rows)
+        block = (loss.matrix @ block.reshape(q, -1)).view(q, p, -1)
+        normal += (block @ block.transpose(1, 2)).sum(0)
+        slope += (block @ residual.unsqueeze(-1)).sum(0).squeeze(-1)
+        total += float(residual.square().sum())
     return normal / n, slope / n, total / n
 
 

@@ -174,7 +174,7 @@ class BlackScholes:
         return self.volatility * x
 
     def transition(self, x: Tensor, step: float, shocks: Tensor) -> Tensor:
-        """State after ``step`` from positive spots x (n, d) and shocks (n, d), standard normals with correlation C."""
+        """State after ``step`` from spots x (n, d) and shocks (n, d), standard normals with correlation C."""
         growth = (self.rate - 0.5 * self.volatility**2) * step
         return x * torch.exp(growth + self.volatility * math.sqrt(step) * shocks)
 
@@ -248,9 +248,9 @@ class Heston:
         _set(self, factor=torch.cat([torch.cat([self.factor, torch.zeros_like(self.factor)], dim=1), lower]))
         if (2 * kappa * theta < xi**2).any():
             warnings.warn(
-                "Feller condition violated: 2 mean_reversion * long_variance < vol_of_variance^2, so the variance "
-                "reaches zero. Full truncation then converges slowly: check the result against twice the steps. "
-                "Pathwise sensitivities to the initial variance have heavy tails or no variance at all.",
+                "Feller condition violated: 2 mean_reversion * long_variance < vol_of_variance^2: the variance reaches "
+                "zero. Full truncation then converges slowly: check the result against twice the steps. Pathwise "
+                "sensitivities to the initial variance have heavy tails or no variance at all.",
                 UserWarning,
                 stacklevel=3,
             )

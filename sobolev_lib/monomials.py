@@ -43,18 +43,22 @@ class Monomials:
         """Return for each degree the sum of absolute coefficients, (n, m): no value of that part is larger."""
         return [x[:, rows].abs().sum(1) for rows in self.slices]
 
-    def multiply(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the product of two polynomials, cut at the degree, and a bound of what was cut off."""
-        result = torch.zeros_like(x)
+    def multiply(self, x: Tensor, y: Tensor, lowest: int = 1) -> tuple[Tensor, Tensor]:
+        """Return the product of two polynomials, cut at the degree, and a bound of what was cut off.
+
+        ``lowest`` is the lowest degree that x has; below it there is nothing to do, and a square needs half the work.
+        """
+        result, square = torch.zeros_like(x), x is y
         x_sizes, y_sizes = self.sizes(x), self.sizes(y)
         lost = torch.zeros_like(x_sizes[0])
-        for a, x_rows in enumerate(self.slices, 1):
-            for b, y_rows in enumerate(self.slices, 1):
+        for a in range(lowest, self.degree + 1):
+            for b in range(1, self.degree + 1):
                 if a + b > self.degree:
                     lost += x_sizes[a - 1] * y_sizes[b - 1]
-                else:
-                    pairs = (x[:, x_rows].unsqueeze(2) * y[:, y_rows].unsqueeze(1)).flatten(1, 2)
-                    result.index_add_(1, self.targets[a, b], pairs)
+                elif not (square and a > b):
+                    pairs = x[:, self.slices[a - 1]].unsqueeze(2) * y[:, self.slices[b - 1]].unsqueeze(1)
+                    times = 2 if square and a < b else 1
+                    result.index_add_(1, self.targets[a, b], pairs.flatten(1, 2), alpha=times)
         return result, lost
 
 

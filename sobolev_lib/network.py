@@ -157,7 +157,7 @@ class Surrogate(nn.Module):
         return self.hvp(x, torch.eye(self.widths[0], dtype=self.dtype))
 
     def taylor(self, x: Tensor, *, order: int, directions: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Return (value,), (value, gradient) or (value, gradient, hvp): the engine of all methods above and of the loss.
+        """Return (value,), (value, gradient) or (value, gradient, hvp), for the methods above and for the loss.
 
         Differentiable with respect to the parameters. Arguments are those of `hvp` and are not checked again here.
         """

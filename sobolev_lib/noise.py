@@ -8,7 +8,6 @@ Sobol' points equidistributed and makes ``-z`` as likely as ``z`` bit for bit. D
 """
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -44,13 +43,9 @@ class Gaussian:
     def __call__(self, start: int, count: int, dims: int) -> Tensor:
         """Return rows ``start`` to ``start + count``, shape (count, dims), float64."""
         _check_rows(start, count, dims, most_rows=2**63, most_dims=2**31 - 1)
-        block, offset = divmod(start * dims, 4)  # Philox makes four words per step of its counter
-        key = np.array([self.seed, self.skip << 32 | dims], dtype=np.uint64)
-        words = _philox(key, block, offset + count * dims)[offset:]
-        # The upper 53 bits, read as a signed integer with the last bit set, are an odd number of either sign: never
-        # 0 or +-2^52, symmetric, and exact in float64.
-        odd = torch.from_numpy(words.view(np.int64)).bitwise_right_shift_(11).bitwise_or_(1)
-        return _normals(odd, 52).view(count, dims)
+        stream = np.random.PCG64DXSM(np.random.SeedSequence([self.seed, self.skip, dims]))
+        words = stream.advance(start * dims).random_raw(count * dims)
+        return _normals(_odd(words), 52).view(count, dims)
 
 
 @dataclass(frozen=True)
@@ -101,12 +96,12 @@ class Antithetic:
 
 
 def gaussian(seed: int = 0, *, skip: int = 0) -> Gaussian:
-    r"""Pseudo-random standard normals from a counter-based generator (Philox 4x64).
+    r"""Pseudo-random standard normals from a generator that jumps ahead (PCG64 DXSM).
 
     .. math:: z_{ij} = \Phi^{-1}(u_{ij}), \qquad u_{ij} = (k_{ij} + \tfrac12)\, 2^{-52}, \quad k_{ij} < 2^{52}
 
-    The counter of the generator is the position of the number in the matrix, and seed, ``skip`` and ``dims`` are
-    its key: two noises that differ in any of them are independent.
+    Row i begins at number ``i * dims`` of the generator's stream, which takes a few steps of modular arithmetic to
+    reach. Seed, ``skip`` and ``dims`` pick the stream: noises that differ in any of them are independent.
 
     Args:
         seed: an integer from 0 to 2^64 - 1.
@@ -121,7 +116,8 @@ def gaussian(seed: int = 0, *, skip: int = 0) -> Gaussian:
     Raises:
         ValueError: a seed or skip out of range; in the call, a negative start, or no rows or columns.
 
-    Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. ``Chapter 1``.
+    Source: O'Neill, "PCG: a family of simple fast space-efficient statistically good algorithms for random number
+    generation" (2014); Brown, "Random number generation with arbitrary strides" (1994) for the jump. ``Chapter 1``.
 
     >>> noise = gaussian(seed=7)
     >>> bool((noise(0, 10, 3)[4:6] == noise(4, 2, 3)).all())
@@ -213,19 +209,17 @@ def normal_cdf(x: Tensor) -> Tensor:
     return 0.5 * torch.erfc(x * -math.sqrt(0.5))
 
 
+def _odd(words: np.ndarray) -> Tensor:
+    """Odd integers in (-2^52, 2^52) from random 64-bit words: the upper 53 bits, signed, with the last bit set.
+
+    So a uniform is never 0, 1 or 1/2, its distribution is symmetric, and it is exact in float64.
+    """
+    return torch.from_numpy(words.view(np.int64)).bitwise_right_shift_(11).bitwise_or_(1)
+
+
 def _normals(odd: Tensor, bits: int) -> Tensor:
     """Normals from odd integers in (-2^bits, 2^bits): Phi^-1((1 + y) / 2) = sqrt(2) erfinv(y), y = odd / 2^bits."""
     return odd.to(torch.float64).mul_(2.0**-bits).erfinv_().mul_(math.sqrt(2))
-
-
-def _philox(key: np.ndarray, block: int, count: int) -> np.ndarray:
-    """Random words from the given block of four on; long runs use two threads: this part is the slowest."""
-    half = count // 8 * 4
-    if half < 2**15 or torch.get_num_threads() < 2:
-        return np.random.Philox(key=key, counter=block).random_raw(count)
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        late = pool.submit(np.random.Philox(key=key, counter=block + half // 4).random_raw, count - half)
-        return np.concatenate([np.random.Philox(key=key, counter=block).random_raw(half), late.result()])
 
 
 @lru_cache(maxsize=16)

@@ -176,7 +176,7 @@ class Payoff:
 
     @property
     def smooth_order(self) -> int:
-        """The order up to which pathwise derivatives are unbiased, which is 2 if smoothed, else 0 for a digital or 1."""
+        """Order up to which pathwise derivatives are unbiased: 2 if smoothed, else 0 (digital) or 1."""
         if self.smoothing is not None:
             return 2
         return 0 if self.kind == "digital" else 1

@@ -7,6 +7,7 @@ as well. Each states what it assumes and does not check. Derived in ``Chapter 1`
 """
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -32,7 +33,7 @@ class Scheme(Protocol):
     def step(self, model: Model, t: float, x: Tensor, step: float, shocks: Tensor) -> Tensor:
         """States (n, d) at ``t + step`` from states (n, d) at t and shocks (n, m).
 
-        Shocks are standard normals, with the correlation of the model's Brownian motions if it has a ``factor``.
+        Shocks are standard normals, with the correlation of the Brownian motions if the model has a ``factor``.
         """
         ...
 
@@ -251,7 +252,7 @@ def simulate(
         normals = _check.tensor("normals", flat, shape=(len(x), steps * sources))
     shocks = correlate(getattr(model, "factor", None), normals.view(len(x), steps, sources))
     states = walk(scheme, model, x, horizon / steps, shocks)
-    return torch.stack([x, *states], dim=1) if path else [*states][-1]
+    return torch.stack([x, *states], dim=1) if path else deque(states, maxlen=1)[0]
 
 
 def prepare(model: Model, x, horizon: float, scheme: Scheme | None, steps: int | None, default_steps: int = 1):

@@ -118,9 +118,10 @@ def images(fits: list[list[Fit]], x: Zonotope, outward: bool) -> list[Zonotope]:
     powers = []
     if len(fits[0]) > 1:
         reach = torch.minimum(fits[0][1].reach, spread + others)
-        power, lost, mixed = x.polynomial, torch.zeros_like(spread), torch.ones_like(spread)
+        polynomial = power = x.polynomial
+        lost, mixed = torch.zeros_like(spread), torch.ones_like(spread)
         for _ in fits[0][1].powers[2:]:
-            power, cut = x.monomials.multiply(power, x.polynomial)
+            power, cut = x.monomials.multiply(power, polynomial, len(powers) + 1)
             lost = cut + spread * lost
             mixed = reach * mixed + spread ** (len(powers) + 1)
             powers.append((power, lost + others * mixed))

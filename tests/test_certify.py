@@ -131,6 +131,14 @@ def test_positive_semidefinite_matrices(lowest, answer):
     assert _positive_semidefinite(widened, 0.2).tolist() == [True]
 
 
+@pytest.mark.parametrize("off, answer", [(0.9, True), (1.1, False)])
+def test_entries_off_the_diagonal_count(off, answer):
+    """The unit matrix, with off-diagonal entries in [-off, off]: its lowest eigenvalue is 1 - off."""
+    spread = off * (1 - torch.eye(2, dtype=F64))
+    matrix = Interval((torch.eye(2, dtype=F64) - spread).unsqueeze(0), (torch.eye(2, dtype=F64) + spread).unsqueeze(0))
+    assert _positive_semidefinite(matrix, 0.0).tolist() == [answer]
+
+
 def test_unbounded_hessians_prove_nothing():
     entire = Interval(torch.full((1, 2, 2), -math.inf), torch.full((1, 2, 2), math.inf))
     assert _positive_semidefinite(entire, 0.0).tolist() == [False]

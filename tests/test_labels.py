@@ -166,6 +166,16 @@ def test_conditioning_on_one_exact_step_gives_the_closed_form():
     assert torch.allclose(samples.hvp, hessian, atol=1e-12)
 
 
+def test_fingerprint():
+    """Trained weights rest on these labels. When they change, say why here."""
+    case = basket_case(smoothing=Blend(width=0.05))
+    x = case.inputs(1000, gaussian(seed=1))
+    u = torch.ones(1, 7, dtype=torch.float64)
+    samples = label(case.model, case.payoff, x, horizon=1.0, noise=NOISE, order=2, directions=u)
+    means = [float(samples.value.mean()), float(samples.gradient.mean()), float(samples.hvp.mean())]
+    assert means == pytest.approx([0.0966349051434796, 0.3925270172476812 / 7, 1.0707029578403264 / 7], rel=1e-12)
+
+
 def test_labels_do_not_touch_the_inputs():
     x = torch.ones(3, 1, dtype=torch.float64)
     samples = label(Bachelier(volatility=0.2), Call(strike=1.0), x, horizon=1.0, noise=NOISE)

@@ -57,10 +57,10 @@ def test_a_matrix_product_lies_in_its_enclosure(dtype, size):
     x = torch.randn(size, dtype=dtype, generator=generator)
     x[-1] = -(weight[0, :-1] @ x[:-1])
     bias = torch.randn(4, dtype=dtype, generator=generator)
-    result = affine(weight, point(x), bias)
-    for row, b, lo, hi in zip(weight.tolist(), bias.tolist(), result.lo.tolist(), result.hi.tolist(), strict=True):
-        truth = sum((Fraction(w) * Fraction(v) for w, v in zip(row, x.tolist(), strict=True)), Fraction(b))
-        assert Fraction(lo) <= truth <= Fraction(hi)
+    for shift, result in ((0 * bias, affine(weight, point(x))), (bias, affine(weight, point(x), bias))):
+        for row, b, lo, hi in zip(weight.tolist(), shift.tolist(), result.lo.tolist(), result.hi.tolist(), strict=True):
+            truth = sum((Fraction(w) * Fraction(v) for w, v in zip(row, x.tolist(), strict=True)), Fraction(b))
+            assert Fraction(lo) <= truth <= Fraction(hi)
 
 
 def test_one_ulp_is_not_enough_for_a_matrix_product():

@@ -1,12 +1,14 @@
 """Monomials, fitted polynomials and zonotopes, each against the function that it encloses."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from sobolev_lib import zonotope as zn
 from sobolev_lib.activations import ACTIVATIONS
-from sobolev_lib.approximation import fits
+from sobolev_lib.approximation import Fit, fits
 from sobolev_lib.interval import Interval
 from sobolev_lib.monomials import Monomials, monomials
 from tests import exact
@@ -31,6 +33,14 @@ def random_form(algebra, m, extra, generator, size=0.3):
     return zn.Zonotope(center, generators, torch.zeros(1, m, dtype=F64), algebra)
 
 
+def with_rest(form, generator, count=4000):
+    """The same zonotope with a rest, and what the rest's symbols add to ``count`` of its members."""
+    rest = 0.1 * torch.rand(form.center.shape, dtype=F64, generator=generator)
+    signs = 2 * torch.rand(count, form.center.shape[1], dtype=F64, generator=generator) - 1
+    signs[::2] = signs[::2].sign()
+    return replace(form, rest=rest), signs * rest
+
+
 def symbols(algebra, extra, generator, count=4000):
     eps = 2 * torch.rand(count, algebra.inputs, dtype=F64, generator=generator) - 1
     others = 2 * torch.rand(count, extra, dtype=F64, generator=generator) - 1
@@ -50,6 +60,14 @@ def test_products_of_polynomials(inputs, degree):
     form = zn.Zonotope(torch.zeros(1, 3, dtype=F64), result, lost, algebra)
     error = (value(form, eps, none) - truth).abs()
     assert (error <= lost + 1e-14).all()
+    square, lost = algebra.multiply(x.generators, x.generators)
+    plain, plain_lost = algebra.multiply(x.generators, x.generators.clone())
+    torch.testing.assert_close(square, plain)
+    torch.testing.assert_close(lost, plain_lost)
+    x.generators[:, :inputs] = 0
+    for a, b in zip(algebra.multiply(x.generators, y.generators, 2), algebra.multiply(x.generators, y.generators)):
+        torch.testing.assert_close(a, b)
+    x, y = (random_form(algebra, 3, 0, generator) for _ in range(2))
     if degree > 2:  # nothing is lost between polynomials of low degree
         x.generators[:, algebra.inputs :] = 0
         y.generators[:, algebra.inputs :] = 0
@@ -125,9 +143,9 @@ def test_a_line_is_nearly_the_best_one():
 @pytest.mark.parametrize("outward", [False, True])
 def test_images_contain_the_function_of_each_member(degree, outward):
     generator = torch.Generator().manual_seed(degree)
-    form = random_form(Monomials(2, degree), 8, 3, generator)
+    form, own = with_rest(random_form(Monomials(2, degree), 8, 3, generator), generator)
     eps, others = symbols(form.monomials, 3, generator)
-    members = value(form, eps, others)
+    members = value(form, eps, others) + own
     for name in ("silu", "tanh", "sin"):
         activation = ACTIVATIONS[name]
         polynomials = fits(activation, zn.enclosure(form, outward), form.center, 2, degree, outward)
@@ -136,21 +154,38 @@ def test_images_contain_the_function_of_each_member(degree, outward):
             assert (error <= image.rest + (0 if outward else 1e-13)).all()
 
 
+@pytest.mark.parametrize("power", [2, 3, 4])
+@pytest.mark.parametrize("size", [0.5, 1.5])
+def test_powers_lose_no_more_than_they_say(power, size):
+    """A fit that is a power exactly: what the image leaves out is what exceeds the degree, and what has no monomial."""
+    generator = torch.Generator().manual_seed(power)
+    form, own = with_rest(random_form(Monomials(2, 4), 8, 2, generator, size), generator)
+    eps, others = symbols(form.monomials, 2, generator)
+    zero, one, far = torch.zeros_like(form.rest), torch.ones_like(form.rest), torch.full_like(form.rest, 1e9)
+    line = Fit([zero, zero], far, far)  # never better
+    image = zn.images([[line, Fit([zero] * power + [one], zero, far)]], form, True)[0]
+    truth = (value(form, eps, others) + own - form.center) ** power
+    error = (truth - value(image, eps, others)).abs()
+    assert (error <= image.rest).all() and (error > 0.05 * image.rest).any()
+
+
 @pytest.mark.parametrize("degree", [1, 2, 4])
 @pytest.mark.parametrize("outward", [False, True])
 @pytest.mark.parametrize("size", [0.3, 3.0])
 def test_products_contain_the_product_of_each_two_members(degree, outward, size):
     generator = torch.Generator().manual_seed(degree)
     algebra = Monomials(2, degree)
-    x, y = (random_form(algebra, 8, extra, generator, size) for extra in (3, 5))
+    (x, x_own), (y, y_own) = (with_rest(random_form(algebra, 8, k, generator, size), generator) for k in (3, 5))
     eps, others = symbols(algebra, 5, generator)
     for a, b, few, many in ((x, y, others[:, :3], others), (y, x, others, others[:, :3])):
         result = zn.product(a, b, zn.enclosure(a, outward), zn.enclosure(b, outward), outward)
-        truth = value(a, eps, few) * value(b, eps, many)
+        own = (x_own, y_own) if a is x else (y_own, x_own)
+        truth = (value(a, eps, few) + own[0]) * (value(b, eps, many) + own[1])
         error = (truth - value(result, eps, others)).abs()
         assert (error <= result.rest + 1e-15 * sum(a.radii()) * sum(b.radii()) + 1e-14).all()
     total = zn.total(x, y, outward)
-    error = (value(x, eps, others[:, :3]) + value(y, eps, others) - value(total, eps, others)).abs()
+    truth = value(x, eps, others[:, :3]) + x_own + value(y, eps, others) + y_own
+    error = (truth - value(total, eps, others)).abs()
     assert (error <= total.rest + 1e-15 * (sum(x.radii()) + sum(y.radii()) + 1)).all()
 
 

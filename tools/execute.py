@@ -10,6 +10,7 @@ chapter go to ``book/status.json``, from which the status page and the chapters'
 """
 
 import argparse
+import base64
 import collections
 import datetime
 import hashlib
@@ -29,6 +30,7 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
 STATUS = ROOT / "book" / "status.json"
+PICTURES = {"fig-at-a-glance": ROOT / "book" / "_static" / "at_a_glance.png"}  # figures that the README shows
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 PEAK_MEMORY = "import resource, sys; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, sys.platform)"
 
@@ -102,10 +104,21 @@ def write(notebook: NotebookNode, target: Path) -> None:
     _replace(target, nbformat.writes(notebook) + "\n")
 
 
-def _replace(target: Path, text: str) -> None:
+def pictures(notebook: NotebookNode) -> dict[Path, bytes]:
+    """Return the files and contents of the notebook's figures that are shown elsewhere too."""
+    found = {}
+    for cell in notebook.cells:
+        target = PICTURES.get(cell.metadata.get("mystnb", {}).get("figure", {}).get("name"))
+        for output in cell.get("outputs", []) if target else []:
+            if "image/png" in output.get("data", {}):
+                found[target] = base64.b64decode(output.data["image/png"])
+    return found
+
+
+def _replace(target: Path, content: str | bytes) -> None:
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        draft.write_text(text, encoding="utf-8")
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
         draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)
@@ -192,6 +205,8 @@ def run(source: Path, *, check: bool) -> bool:
             print(f"{source.stem}: {difference}", file=sys.stderr)
         return not found
     write(notebook, target)
+    for file, content in pictures(notebook).items():
+        _replace(file, content)
     record(source.stem, measured | summary(notebook))
     return True
 

@@ -7,6 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import nbformat
 import pytest
 
 import sobolev_lib
@@ -126,3 +127,19 @@ def test_a_file_points_to_nothing_outside_the_repository_and_to_no_open_end(name
         return
     text = re.sub(r'"image/png": "[^"]*"', "", path.read_text(encoding="utf-8"))
     assert LOOSE_ENDS.findall(text) == []
+
+
+def test_the_five_lines_of_the_readme_run():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    names = {}
+    exec(code, names)
+    # A call at the money on one Gaussian basket: strike 0.1 away, volatility of the basket 0.218.
+    truth = sobolev_lib.bachelier([1.0], strike=1.1, volatility=0.25 * (0.04 + 0.09 + 0.06) ** 0.5 * 2, maturity=1.0)
+    assert abs(names["price"].item() - truth.price.item()) < 0.01
+    assert abs(names["delta"].sum().item() - truth.delta.item()) < 0.05
+
+
+def test_the_readme_shows_what_the_first_chapter_computed():
+    notebook = nbformat.read(ROOT / "notebooks" / "00_at_a_glance.ipynb", as_version=4)
+    ((file, content),) = execute.pictures(notebook).items()
+    assert file.read_bytes() == content

@@ -1,0 +1,1 @@
+"""What things cost: each module measures one part and prints a table."""
