@@ -175,7 +175,8 @@ class _Twin(torch.autograd.Function):
     @staticmethod
     def forward(ctx, activation, order, u, directions, *parameters):
         ctx.sweep = Pass(activation, parameters[0::2], parameters[1::2], u, order=order, directions=directions)
-        return ctx.sweep.outputs
+        outputs, ctx.sweep.outputs = ctx.sweep.outputs, ()  # kept, they would keep the sweep alive in a cycle: a leak
+        return outputs
 
     @staticmethod
     @torch.autograd.function.once_differentiable

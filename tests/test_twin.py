@@ -1,5 +1,7 @@
 """The explicit pass and its gradient against torch.func, which knows neither."""
 
+import weakref
+
 import pytest
 import torch
 from torch.func import functional_call, grad, hessian, vmap
@@ -70,3 +72,16 @@ def test_functional_call_sees_other_parameters():
     doubled = {key: 2 * parameter for key, parameter in net.named_parameters() if key.endswith("3")}
     expected = 2 * (net(x) - net.output_shift) + net.output_shift
     torch.testing.assert_close(functional_call(net, doubled, (x,)), expected)
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_a_pass_is_freed_with_its_outputs(order):
+    net, x, _ = network_and_points("silu")
+    outputs = net.taylor(x, order=order, directions=torch.eye(4, dtype=torch.float64) if order == 2 else None)
+    node = outputs[0].grad_fn
+    while not hasattr(node, "sweep"):  # behind the scaling
+        node = next(f for f, _ in node.next_functions if f is not None and "Accumulate" not in f.name())
+    sweep = weakref.ref(node.sweep)
+    outputs[0].sum().backward()
+    del outputs, node
+    assert sweep() is None

@@ -65,10 +65,8 @@ def test_products_of_polynomials(inputs, degree):
     torch.testing.assert_close(square, plain)
     torch.testing.assert_close(lost, plain_lost)
     x.generators[:, :inputs] = 0
-    for a, b in zip(
-        algebra.multiply(x.generators, y.generators, 2), algebra.multiply(x.generators, y.generators), strict=True
-    ):
-        torch.testing.assert_close(a, b)
+    skipped, plain = algebra.multiply(x.generators, y.generators, 2), algebra.multiply(x.generators, y.generators)
+    torch.testing.assert_close(skipped, plain)
     x, y = (random_form(algebra, 3, 0, generator) for _ in range(2))
     if degree > 2:  # nothing is lost between polynomials of low degree
         x.generators[:, algebra.inputs :] = 0
