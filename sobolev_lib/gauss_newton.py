@@ -37,6 +37,7 @@ def jacobian(net: Surrogate, x: Tensor, *, order: int, directions: Tensor | None
         directions: At order 2, (k, d) or (n, k, d).
     """
     n, d = x.shape
+    directions = directions if order == 2 else None  # samples carry them at every order
     outputs, sweep, k = net.sweep(x, order=order, directions=directions)
     q = 1 + d * (order >= 1) + k * d
     unit = torch.eye(q, dtype=x.dtype)
