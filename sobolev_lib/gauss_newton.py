@@ -44,6 +44,7 @@ def jacobian(net: Surrogate, x: Tensor, *, order: int, directions: Tensor | None
 def _columns(net: Surrogate, x: Tensor, order: int, directions: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return outputs (n, q) and the Jacobian as (q, p, n): samples last, along which work is elementwise."""
     n, d = x.shape
+    directions = directions if order == 2 else None  # samples carry them at every order
     outputs, sweep, k = net.sweep(x, order=order, directions=directions)
     q = 1 + d * (order >= 1) + k * d
     unit = torch.eye(q, dtype=x.dtype)
