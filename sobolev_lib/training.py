@@ -96,13 +96,13 @@ def fit(
     Source: Kichler, Afghan & Naumann (2024), section 4; Kingma & Ba (2015) for Adam.
 
     Example:
-        A parabola from its values and slopes, to within 1e-3.
+        A parabola from its values and slopes, to within 1e-3; labels without noise need no prior.
 
         >>> from types import SimpleNamespace
         >>> x = torch.linspace(-1, 1, 64, dtype=torch.float64).reshape(-1, 1)
         >>> samples = SimpleNamespace(x=x, value=x[:, 0] ** 2, gradient=2 * x, hvp=None, directions=None)
         >>> net = Surrogate([1, 4, 1], gain=1.0)
-        >>> history = fit(net, samples, order=1, steps=100, batch=64)
+        >>> history = fit(net, samples, order=1, steps=100, batch=64, prior=math.inf)
         >>> (net(x) - x[:, 0] ** 2).abs().max().item() < 1e-3
         True
     """
