@@ -21,7 +21,7 @@ loss's cotangents :math:`\hat y, \hat g, \hat h` held fixed this is the gradient
 
 a sum of *forward* derivatives. So one more tangent pass (two at order 2) and one more adjoint pass give all weight
 gradients: 6 matrix products per layer at order 1 and 12 at order 2 with one direction, against 3 at order 0. Automatic
-differentiation of automatic differentiation needs more, because it does not know that the adjoint can be reused.
+differentiation applied twice gives the same, but stores and traces every operation in between.
 
 Source: Griewank & Walther, Evaluating Derivatives (2008), chapters 3 and 5; the name is that of Huge & Savine,
 Differential Machine Learning (2020). Derived in Chapters 4 and 8.
