@@ -117,7 +117,8 @@ def balance_by_moments(samples: Labelled, order: int) -> SobolevLoss:
 
     :math:`M = \mathrm{diag}(1 / \sigma_V,\ 1 / (\sqrt d\, s_j),\ 1 / (\sqrt{kd}\, s_{kj}))`, with :math:`\sigma_V`
     the standard deviation of the values and :math:`s` the root mean square of each derivative label. A component that
-    is zero in all samples takes the scale of the largest one, so that the network is held to zero there.
+    is zero in all samples takes the scale of the largest one, so that the network is held to zero there; where a whole
+    order is zero up to rounding, the values' spread per spread of the inputs is the scale.
 
     Args:
         samples: The labels; n samples in d inputs.
@@ -127,11 +128,13 @@ def balance_by_moments(samples: Labelled, order: int) -> SobolevLoss:
         ValueError: The labels that `order` needs are missing.
     """
     check_labels(samples, order)
-    scales = [_scale(samples.value.std().reshape(1))]
+    spread, unit = samples.value.std().reshape(1), _scale(samples.x.std(0))
+    scales = [_scale(spread)]
     if order >= 1:
-        scales.append(_scale(samples.gradient.square().mean(0).sqrt()))
+        scales.append(_scale(samples.gradient.square().mean(0).sqrt(), spread / unit))
     if order == 2:
-        scales.append(_scale(samples.hvp.square().mean(0).sqrt().flatten()))
+        sizes = (samples.directions / unit).norm(dim=-1, keepdim=True)  # of the directions, in spreads of the inputs
+        scales.append(_scale(samples.hvp.square().mean(0).sqrt().flatten(), sizes * spread / unit))
     return SobolevLoss(order, torch.diag(torch.cat([1 / (scale * len(scale) ** 0.5) for scale in scales])))
 
 
@@ -166,7 +169,12 @@ def balance_by_covariance(net: Surrogate, samples: Labelled, order: int, *, floo
     return SobolevLoss(order, whitening / scale)
 
 
-def _scale(spread: Tensor) -> Tensor:
-    """Return the spreads, with zeros replaced by the largest of them (or by 1 if all are zero)."""
+def _scale(spread: Tensor, natural: Tensor | None = None) -> Tensor:
+    """Return the spreads, with zeros replaced by the largest of them.
+
+    If all are zero up to rounding, measured by what their units make natural, the largest natural size stands in (or 1).
+    """
     largest = spread.max()
+    if natural is not None and largest <= 1e-10 * natural.max():
+        largest = natural.max()
     return torch.where(spread > 1e-12 * largest, spread, largest if largest > 0 else torch.ones_like(largest))

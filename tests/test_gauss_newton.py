@@ -34,6 +34,16 @@ def test_jacobian_agrees_with_torch_func(order, shared, widths):
     torch.testing.assert_close(ours, torch.cat([oracle[name].flatten(2) for name in names], 2))
 
 
+@pytest.mark.parametrize("order", [0, 1])
+def test_directions_of_the_samples_do_not_matter_below_order_two(order):
+    x = torch.randn(4, 3, dtype=F64, generator=torch.Generator().manual_seed(0))
+    net = Surrogate([3, 2, 1], gain=1.0)
+    for with_directions, without in zip(
+        jacobian(net, x, order=order, directions=torch.eye(3, dtype=F64)), jacobian(net, x, order=order), strict=True
+    ):
+        torch.testing.assert_close(with_directions, without)
+
+
 def labelled(net, x, order=1):
     with torch.no_grad():
         value, gradient = net.value_and_gradient(x)

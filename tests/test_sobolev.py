@@ -99,6 +99,16 @@ def test_a_component_that_is_always_zero_is_held_to_zero_with_the_largest_scale(
     assert weights[2].item() == pytest.approx(1 / (largest.item() * 3**0.5), rel=1e-12)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_products_that_are_zero_up_to_rounding_weigh_as_much_as_their_units_say(shared):
+    """In one input, with directions of length one: a second derivative's natural size is std(V) / std(x)^2."""
+    samples = random_samples(n=40, d=1, k=1, shared=shared)
+    samples.directions = torch.ones_like(samples.directions)
+    samples.hvp = 1e-17 * samples.hvp
+    weight = balance_by_moments(samples, 2).matrix[2, 2].item()
+    assert weight == pytest.approx((samples.x.std() ** 2 / samples.value.std()).item(), rel=1e-12)
+
+
 def test_labels_that_are_all_zero_have_weight_one():
     samples = random_samples(n=5)
     samples.value = torch.zeros(5, dtype=F64)
