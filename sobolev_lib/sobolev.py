@@ -172,7 +172,7 @@ def balance_by_covariance(net: Surrogate, samples: Labelled, order: int, *, floo
 def _scale(spread: Tensor, natural: Tensor | None = None) -> Tensor:
     """Return the spreads, with zeros replaced by the largest of them.
 
-    If all are zero up to rounding, measured by what their units make natural, the largest natural size stands in (or 1).
+    If all are zero up to rounding, judged by what the units make natural, the largest natural size stands in (or 1).
     """
     largest = spread.max()
     if natural is not None and largest <= 1e-10 * natural.max():
