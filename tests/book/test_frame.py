@@ -21,8 +21,8 @@ ORDER = (
     *("activations", "twin", "network"),
     *("rounding", "interval", "elementary", "affine"),
     *("monomials", "approximation", "zonotope", "sweeps", "adjoints", "certify"),
-    *("significance", "pruning", "shrinking"),
-    *("sobolev", "gauss_newton", "checkpoint", "training"),
+    *("significance", "rivals", "pruning"),
+    *("sobolev", "gauss_newton", "checkpoint", "training", "shrinking"),
     *("metrics", "export", "plotting"),
 )
 FINANCE = set(ORDER[: ORDER.index("activations")]) - {"_check"}
