@@ -5,7 +5,7 @@ Modules stand in the order of the book, and each imports only from those before 
 noise, models, schemes, payoffs, closed_form, labels, case_study - the stochastic model, its labels (Chapters 1 to 3);
 activations, twin, network - the surrogate (Chapter 4);
 rounding, interval, elementary, affine, zonotope, sweeps, adjoints, certify - enclosures (Chapters 5 and 6);
-significance, pruning - which nodes matter, and cutting the others (Chapter 7);
+significance, rivals, pruning, linearise - which nodes matter, and cutting the others (Chapter 7);
 sobolev, gauss_newton, training - the Sobolev loss and its minimisers (Chapters 4 and 8);
 metrics, plotting - errors and figures.
 """
@@ -20,6 +20,7 @@ from sobolev_lib.certify import Bounds, Verdict, bounds, is_convex, is_increasin
 from sobolev_lib.closed_form import Greeks, bachelier, black_scholes, heston
 from sobolev_lib.interval import Interval
 from sobolev_lib.labels import label
+from sobolev_lib.linearise import Linearised, linearise
 from sobolev_lib.metrics import Errors, evaluate, table
 from sobolev_lib.models import Bachelier, BlackScholes, Heston
 from sobolev_lib.network import Surrogate
@@ -37,7 +38,18 @@ from sobolev_lib.payoffs import (
     Straddle,
 )
 from sobolev_lib.plotting import PALETTE, draw_network, use_style
-from sobolev_lib.pruning import affine_layers, cut, keep_most, means, midpoints, remove_layers
+from sobolev_lib.pruning import (
+    affine_layers,
+    cut,
+    cut_inputs,
+    keep_above,
+    keep_most,
+    keep_share,
+    means,
+    midpoints,
+    remove_layers,
+)
+from sobolev_lib.rivals import score_at_random, score_by_magnitude, score_by_taylor, score_by_variance
 from sobolev_lib.schemes import EulerMaruyama, Exact, FullTruncation, Milstein, simulate
 from sobolev_lib.significance import Significance, balls, significance
 from sobolev_lib.sobolev import SobolevLoss, balance_by_covariance, balance_by_moments
@@ -98,12 +110,21 @@ __all__ = [
     "Significance",
     "balls",
     "significance",
+    "score_by_magnitude",
+    "score_by_taylor",
+    "score_by_variance",
+    "score_at_random",
     "keep_most",
+    "keep_share",
+    "keep_above",
     "midpoints",
     "means",
     "cut",
+    "cut_inputs",
     "affine_layers",
     "remove_layers",
+    "Linearised",
+    "linearise",
     # Chapters 4 and 8: Sobolev training
     "SobolevLoss",
     "balance_by_moments",

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sobolev_lib.adjoints import enclose
+from sobolev_lib.adjoints import Split, enclose
 from sobolev_lib.interval import Interval
 from sobolev_lib.network import Surrogate
 from sobolev_lib.significance import Significance, balls, significance
@@ -126,6 +126,18 @@ def test_zonotopes_never_score_higher_than_intervals():
         natural, tight = (significance(net, box, of=of, domain=domain) for domain in ("natural", "zonotope"))
         for a, b in zip(natural.hidden, tight.hidden, strict=True):
             assert (b <= a * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("of", ["value", "gradient"])
+def test_options_of_the_enclosure_reach_it(of):
+    net = random_net()
+    box = box_around(net, 0.5)
+    for options in (dict(domain="zonotope", degree=1), dict(domain="zonotope", degree=4), dict(domain=Split(4))):
+        ours = significance(net, box, of=of, **options)
+        theirs = significance(net, enclose(net, box, rounding="nearest", order=2, **options), of=of)
+        assert all(torch.equal(a, b) for a, b in zip(ours.hidden, theirs.hidden, strict=True))
+    coarse, fine = (significance(net, box, of=of, domain="zonotope", degree=d).hidden[1] for d in (1, 4))
+    assert not torch.equal(coarse, fine)
 
 
 def test_a_point_has_no_significance():
