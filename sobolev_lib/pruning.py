@@ -195,8 +195,7 @@ def cut(
         else:
             left = net.activation(torch.addmm(biases[-1], left, weights[-1].T))
             target = wanted[layer] @ torch.cat([weight, bias[:, None]], 1).T
-            correction = _regression(left, target - torch.addmm(bias, left, small_weight.T))
-            small_weight, small_bias = small_weight + correction[:-1].T, bias + correction[-1]
+            small_weight, small_bias = fold_by_regression(left, target, small_weight, bias)
         weights.append(small_weight)
         biases.append(small_bias)
     return Surrogate.from_layers(weights, biases, net.activation, scaling=dict(net.named_buffers()))
@@ -280,6 +279,12 @@ def remove_layers(net: Surrogate, layers: Sequence[int], x: Tensor) -> Surrogate
         biases.append(bias)
         source = layer + 1
     return Surrogate.from_layers(weights, biases, net.activation, scaling=dict(net.named_buffers()))
+
+
+def fold_by_regression(left: Tensor, target: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of the layer behind `left` (n, k), corrected so that they fit the target (n, q) best."""
+    correction = _regression(left, target - torch.addmm(bias, left, weight.T))
+    return weight + correction[:-1].T, bias + correction[-1]
 
 
 def _regression(a: Tensor, target: Tensor) -> Tensor:
