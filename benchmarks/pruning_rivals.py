@@ -80,7 +80,7 @@ def measure(seed: int) -> dict[str, dict[str, list[float]]]:
     x, constants = samples.x[:8192], sl.means(net, samples.x[:8192])
 
     def errors(small: sl.Surrogate) -> list[float]:
-        return [*sl.evaluate(small, x_test, truth).rmse.values()]
+        return [float(f"{error:.3e}") for error in sl.evaluate(small, x_test, truth).rmse.values()]
 
     def tuned(small: sl.Surrogate) -> list[float]:
         small = small.copy()

@@ -1,8 +1,8 @@
 r"""Choosing the nodes that can speak for the others: the policy that knows how the cut will fold.
 
 Scores judge nodes one at a time. If the cut folds by regression, that asks the wrong question: of two nodes that say
-the same, both score high, and one of them is free. `keep_predictive` looks for the set of nodes K whose span is closest to
-what the next layer wants to hear,
+the same, both score high, and one of them is free. `keep_predictive` looks for the set K of nodes whose span is
+closest to what the next layer wants to hear,
 
 .. math::  \min_{|K| = k}\ \min_{V, c}\ \sum_i s_i^2\,
     \bigl\langle \bigl( z_{l+1, i} - V_i a_K - c_i \bigr)^2 \bigr\rangle ,
