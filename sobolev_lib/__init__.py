@@ -5,7 +5,7 @@ Modules stand in the order of the book, and each imports only from those before 
 noise, models, schemes, payoffs, closed_form, labels, case_study - the stochastic model, its labels (Chapters 1 to 3);
 activations, twin, network - the surrogate (Chapter 4);
 rounding, interval, elementary, affine, zonotope, sweeps, adjoints, certify - enclosures (Chapters 5 and 6);
-significance, pruning - which nodes matter, and cutting the others (Chapter 7);
+significance, pruning, shrinking - which nodes matter, cutting the others, and when to stop (Chapter 7);
 sobolev, gauss_newton, training - the Sobolev loss and its minimisers (Chapters 4 and 8);
 metrics, plotting - errors and figures.
 """
@@ -39,6 +39,7 @@ from sobolev_lib.payoffs import (
 from sobolev_lib.plotting import PALETTE, draw_network, use_style
 from sobolev_lib.pruning import affine_layers, cut, keep_most, means, midpoints, remove_layers
 from sobolev_lib.schemes import EulerMaruyama, Exact, FullTruncation, Milstein, simulate
+from sobolev_lib.shrinking import Path, grow, shrink
 from sobolev_lib.significance import Significance, balls, significance
 from sobolev_lib.sobolev import SobolevLoss, balance_by_covariance, balance_by_moments
 from sobolev_lib.training import History, fit
@@ -104,6 +105,9 @@ __all__ = [
     "cut",
     "affine_layers",
     "remove_layers",
+    "Path",
+    "shrink",
+    "grow",
     # Chapters 4 and 8: Sobolev training
     "SobolevLoss",
     "balance_by_moments",
