@@ -5,7 +5,8 @@ Modules stand in the order of the book, and each imports only from those before 
 noise, models, schemes, payoffs, closed_form, labels, case_study - the stochastic model, its labels (Chapters 1 to 3);
 activations, twin, network - the surrogate (Chapter 4);
 rounding, interval, elementary, affine, zonotope, sweeps, adjoints, certify - enclosures (Chapters 5 and 6);
-significance, rivals, pruning, selection, linearise - which nodes matter, and cutting the others (Chapter 7);
+significance, rivals, pruning, selection, linearise, shrinking - which nodes matter, cutting the others, and when to stop
+(Chapter 7);
 sobolev, gauss_newton, training - the Sobolev loss and its minimisers (Chapters 4 and 8);
 metrics, plotting - errors and figures.
 """
@@ -52,6 +53,7 @@ from sobolev_lib.pruning import (
 from sobolev_lib.rivals import score_at_random, score_by_magnitude, score_by_taylor, score_by_variance
 from sobolev_lib.schemes import EulerMaruyama, Exact, FullTruncation, Milstein, simulate
 from sobolev_lib.selection import keep_predictive
+from sobolev_lib.shrinking import Path, grow, shrink
 from sobolev_lib.significance import Significance, balls, significance
 from sobolev_lib.sobolev import SobolevLoss, balance_by_covariance, balance_by_moments
 from sobolev_lib.training import History, fit
@@ -127,6 +129,9 @@ __all__ = [
     "remove_layers",
     "Linearised",
     "linearise",
+    "Path",
+    "shrink",
+    "grow",
     # Chapters 4 and 8: Sobolev training
     "SobolevLoss",
     "balance_by_moments",
