@@ -1,6 +1,6 @@
 """Which nodes to keep: significance against its rivals, on five trained networks, at equal size and folding.
 
-python -m benchmarks.pruning_rivals --out results/pruning_rivals.json     (about eight minutes on one core)
+python -m benchmarks.pruning_rivals --out results/pruning_rivals.json     (about eight minutes on one quiet core)
 
 Each seed draws its own labels, initial weights and order of samples. Chapter 7 reads the file that this writes.
 """
@@ -35,13 +35,12 @@ def trained(case: sl.BasketCase, seed: int) -> tuple[sl.Surrogate, sl.Samples]:
     return net, samples
 
 
-def rescored(net: sl.Surrogate, x: Tensor, count: int) -> sl.Surrogate:
+def rescored(net: sl.Surrogate, x: Tensor, count: int, score: Callable[[sl.Surrogate], list[Tensor]]) -> sl.Surrogate:
     """Halve the layers again and again, with new scores of the network that is left."""
     width = max(net.widths[1:-1])
     while width > count:
         width = max(count, width // 2)
-        scores = sl.significance(net, sl.balls(x[:256], 0.1 * net.input_scale))
-        net = sl.cut(net, sl.keep_most(scores.hidden, width), x=x)
+        net = sl.cut(net, sl.keep_most(score(net), width), x=x)
     return net
 
 
@@ -84,7 +83,7 @@ def measure(seed: int) -> dict[str, dict[str, list[float]]]:
 
     def tuned(small: sl.Surrogate) -> list[float]:
         small = small.copy()
-        sl.fit(small, samples, order=1, steps=500, batch=256, finish=0, seed=seed)
+        sl.fit(small, samples, order=1, steps=500, batch=256, learning_rate=1e-3, finish=0, seed=seed)
         return errors(small)
 
     found = {"full": {"128": errors(net)}}
@@ -93,9 +92,14 @@ def measure(seed: int) -> dict[str, dict[str, list[float]]]:
         found[name] = {str(count): errors(small) for count, small in cuts.items()}
         found[name] |= {f"{c}, means": errors(sl.cut(net, keep(c), values=constants)) for c in MILD}
         found[name][f"{TUNED}, tuned"] = tuned(cuts[TUNED])
-    cuts = {count: rescored(net, x, count) for count in SIZES}
-    found["IASA, rescored"] = {str(count): errors(small) for count, small in cuts.items()}
-    found["IASA, rescored"][f"{TUNED}, tuned"] = tuned(cuts[TUNED])
+        found[name][f"{TUNED}, largest weight"] = [float(f"{max(w.abs().max() for w in cuts[TUNED].weights):.3g}")]
+    again = {
+        "IASA": lambda small: sl.significance(small, sl.balls(x[:256], 0.1 * net.input_scale)).hidden,
+        "Taylor, centred": lambda small: sl.score_by_taylor(small, x, centred=True),
+        "random": lambda small: sl.score_at_random(small, torch.Generator().manual_seed(10 * seed)),
+    }
+    for name, score in again.items():
+        found[f"{name}, rescored"] = {str(count): errors(rescored(net, x, count, score)) for count in SIZES}
     return found
 
 
@@ -111,7 +115,7 @@ def main() -> None:
         print(f"seed {seed} done after {time.perf_counter() - start:.0f} s", flush=True)
     for name in runs[0]:
         means = {key: torch.tensor([run[name][key] for run in runs]).mean(0).tolist() for key in runs[0][name]}
-        print(f"{name:18}", "  ".join(f"{key}: {m[0]:.1e} {m[1]:.1e}" for key, m in means.items()))
+        print(f"{name:18}", "  ".join(f"{key}: " + " ".join(f"{e:.1e}" for e in m[:2]) for key, m in means.items()))
     content = {"seeds": SEEDS, "quantities": ["price", "delta", "gamma"], "runs": runs, "environment": environment()}
     write_whole(options.out, json.dumps(content) + "\n")
     print(f"written to {options.out}")

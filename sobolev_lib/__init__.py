@@ -5,9 +5,9 @@ Modules stand in the order of the book, and each imports only from those before 
 noise, models, schemes, payoffs, closed_form, labels, case_study - the stochastic model, its labels (Chapters 1 to 3);
 activations, twin, network - the surrogate (Chapter 4);
 rounding, interval, elementary, affine, zonotope, sweeps, adjoints, certify - enclosures (Chapters 5 and 6);
-significance, rivals, pruning, selection, linearise, shrinking - which nodes matter, cutting the others, and when to stop
-(Chapter 7);
+significance, rivals, pruning, selection, linearise - which nodes matter, and cutting the others (Chapter 7);
 sobolev, gauss_newton, training - the Sobolev loss and its minimisers (Chapters 4 and 8);
+shrinking - cutting and training in turns, and when to stop (Chapter 7);
 metrics, plotting - errors and figures.
 """
 

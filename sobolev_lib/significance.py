@@ -6,6 +6,8 @@ A node :math:`a` that ranges over :math:`[a]`, while the value's derivative with
 .. math::  S(a) = \mathrm{width}([a]) \cdot \max_{t \in [\bar a]} |t|
 
 (mean value theorem): a node that hardly moves is a constant, and a node on which nothing depends may do what it likes.
+This needs natural intervals, which take the nodes of a layer to be independent. Zonotopes know which values occur
+together, and a node that is turned by hand does not occur together with the others: their score is an estimate.
 ``product`` uses :math:`\mathrm{width}([a] \cdot [\bar a])` instead. Derivative-aware significance asks the same for
 each component of the gradient: :math:`\partial_k N` depends on a node through its value :math:`a` and through its
 tangent :math:`\dot a = \partial a / \partial x_k`, so
@@ -102,8 +104,8 @@ def significance(
             components, each multiplied by its input's scale, so that their units agree).
         measure: "width_times_adjoint" or "product" (only for the value).
         aggregate: How scores of several boxes are combined: "mean", "sum" or "max".
-        domain: "natural", "zonotope" or a ``Split``, see ``enclose``. Rounding is to nearest: scores rank, they
-            certify nothing.
+        domain: "natural", "zonotope" or a ``Split``, see ``enclose`` and the module. Rounding is to nearest: scores
+            rank, they certify nothing.
         degree: Of the zonotopes' polynomials, see ``enclose``; 1 is fastest.
 
     Returns:

@@ -107,6 +107,24 @@ def test_no_node_can_change_the_value_or_the_gradient_by_more_than_its_significa
 
 
 @torch.no_grad()
+def test_zonotopes_do_not_bound_what_one_node_can_do():
+    """Two nodes that always cancel: behind them all is silent, unless one is turned alone."""
+    net = Surrogate([1, 2, 1, 1], "relu")
+    for parameter, value in (
+        (net.weights[0], [[1.0], [-1.0]]),
+        (net.biases[0], [5.0, 5.0]),
+        (net.weights[1], [[1.0, 1.0]]),
+        (net.biases[1], [-10.5]),
+        (net.weights[2], [[1.0]]),
+    ):
+        parameter.copy_(torch.tensor(value))
+    box = Interval([-1.0], [1.0])
+    change = torch.relu(torch.tensor(6.0 + 6.0 - 10.5)).item()  # at u = -1, a_1 = 4 is set to 6
+    scores = {domain: significance(net, box, domain=domain).hidden[0][0].item() for domain in ("natural", "zonotope")}
+    assert scores["zonotope"] < 1e-9 < change <= scores["natural"]
+
+
+@torch.no_grad()
 def test_no_input_can_change_the_value_by_more_than_its_significance():
     net = random_net()
     box = box_around(net)
