@@ -91,12 +91,12 @@ def best_pair(nodes, wanted):
 def test_later_layers_are_chosen_from_what_the_cut_network_computes():
     differ = 0
     for seed in range(8):
-        net, x = random_net((2, 6, 5, 1), seed=seed)
-        kept = keep_predictive(net, x, [1, 2])
-        half_cut, wanted = cut(net, [kept[0], torch.arange(5)], x=x), net(x).detach()[:, None]
-        ours = best_pair(hidden_activations(half_cut, x)[1], wanted)
-        assert kept[1].tolist() == ours
-        differ += ours != best_pair(hidden_activations(net, x)[1], wanted)
+        net, x = random_net((2, 6, 4, 5, 1), seed=seed)
+        kept = keep_predictive(net, x, [1, 2, 2])
+        half_cut, wanted = cut(net, [kept[0], kept[1], torch.arange(5)], x=x), net(x).detach()[:, None]
+        ours = best_pair(hidden_activations(half_cut, x)[2], wanted)
+        assert kept[2].tolist() == ours
+        differ += ours != best_pair(hidden_activations(net, x)[2], wanted)
     assert differ  # it matters
 
 
