@@ -34,7 +34,7 @@ from sobolev_lib.training import fit
 BLOCKS = 32  # of held-out samples, whose means give the standard error: twice it is then a 95 % limit
 RADIUS = 0.1  # of the balls for the scores, in standard deviations of each input
 FOLD = 16_384  # samples over which cut nodes are folded: enough for a regression on a hundred nodes
-NARROW = 500  # parameters from which on layers and nodes are removed one by one
+NARROW = 8  # nodes per layer from which on layers and nodes are removed one by one
 SMALL = 1600  # parameters up to which Levenberg-Marquardt steps are affordable
 
 Score = Callable[[Surrogate], Sequence[Tensor]]
@@ -265,7 +265,7 @@ def learn(net: Surrogate, samples: Labelled, source: str, order: int, seed: int)
     exact = source == "network"
     rows = max(int((4e9 if exact else 1.6e10) / (q * p**2)), 8 * p // q)
     some = take(samples, slice(0, rows), order)
-    fit(net, some, order=order, steps=0, finish=20 if p <= NARROW else 10, prior=math.inf if exact else 2.0)
+    fit(net, some, order=order, steps=0, finish=20 if p <= 500 else 10, prior=math.inf if exact else 2.0)
 
 
 class _Descent:
@@ -295,7 +295,7 @@ class _Descent:
     def _halve(self) -> None:
         """Halve the widths of a large network, past refusals: what is small enough to be trained well may pass."""
         net = self.best
-        while not self._done() and net.parameter_count > NARROW and max(net.widths[1:-1], default=1) > 1:
+        while not self._done() and max(net.widths[1:-1], default=1) > NARROW:
             widest = max(net.widths[1:-1])
             kept = keep_most(self.search.score(net), [min(widest // 2, width) for width in net.widths[1:-1]])
             candidate = cut(net, kept, x=self.search.train.x[:FOLD])
