@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sobolev_lib import _check
-from sobolev_lib.gauss_newton import levenberg_marquardt
+from sobolev_lib.gauss_newton import Damping, levenberg_marquardt
 from sobolev_lib.network import Surrogate
 from sobolev_lib.sobolev import (
     BALANCES,
@@ -28,6 +28,10 @@ from sobolev_lib.sobolev import (
 )
 
 SMALL = 500  # parameters up to which a Levenberg-Marquardt step costs little and is the default finish
+COARSE_ABOVE = 2**14  # samples above which the finish begins on a subset, of at least half as many
+# From coarse to fine, a step that lowers the loss by less than this share of p/n is the last on its subset. The minimum
+# of p parameters on n noisy labels lies about p/n below the truth, so what is left to gain is a small part of that.
+GAIN = 1e-3
 WARM_UP = 0.05  # share of the steps over which the learning rate rises
 
 
@@ -37,7 +41,8 @@ class History:
 
     Attributes:
         loss: The batch loss at every Adam step.
-        finish: The full loss after every accepted Levenberg-Marquardt step, one list per balance.
+        finish: The full loss after every accepted Levenberg-Marquardt step, one list per balance and subset; the last
+            one is that of all samples.
         validation: Pairs (step, loss on the validation samples).
         stopped_at: The Adam step after which early stopping ended the first phase, or None.
     """
@@ -77,7 +82,10 @@ def fit(
         balance: "moments" (each order has the same share), "covariance" (generalised least squares: the finish, if
             there is one, is repeated twice with the balance measured on its own residuals; without a finish the
             second half of the Adam steps uses it), or a ``SobolevLoss``.
-        finish: Levenberg-Marquardt steps after Adam. Default: 40 for at most 500 parameters, else 0.
+        finish: Levenberg-Marquardt steps after Adam, at most so many per balance and subset. Default: 40 for at most
+            500 parameters, else 0. Above 2^14 samples they begin on the first sixteenth of the rows and go on with
+            the first quarter (each if it has 2^13 rows), then all: the rows' order should mean nothing, as with Sobol'
+            points.
         prior: Standard deviation of the weights that the finish assumes, see ``levenberg_marquardt``.
         validation: Samples on which the loss is measured 50 times; the network with the lowest one is kept.
         patience: With `validation`: stop after so many measurements without a new lowest loss.
@@ -134,11 +142,45 @@ def fit(
         phase = _Adam(net, draw, loss, steps, learning_rate, switch, known, history)
         phase.run(validation, patience, callback, progress)
     if finish:
-        history.finish.append(list(levenberg_marquardt(net, known, loss, steps=finish, prior=prior)))
-        for _ in range(2 if by_covariance else 0):
-            loss = balance_by_covariance(net, known, order)
-            history.finish.append(list(levenberg_marquardt(net, known, loss, steps=finish, prior=prior)))
+        _finish(net, known, loss, by_covariance, finish, prior, history)
     return history
+
+
+def subset_sizes(samples: Labelled) -> list[int]:
+    """Return how many of the first samples each part of the finish uses: up to 2^14 all at once, else growing subsets.
+
+    The first rows of Sobol' points, and of rows in random order, are a smaller sample of the same kind. Where they are
+    not, because the rows are sorted or form a grid, means or spreads give it away, and all samples are used at once.
+    """
+    n = len(samples.x)
+    sizes = [n // 16, n // 4] if n > COARSE_ABOVE else []
+    data = torch.cat([samples.x, samples.value.unsqueeze(1)], 1)
+    mean, spread = data.mean(0), data.std(0)
+    return [size for size in sizes if size >= COARSE_ABOVE // 2 and _alike(data[:size], mean, spread)] + [n]
+
+
+def _alike(rows: Tensor, mean: Tensor, spread: Tensor) -> bool:
+    """Whether rows have about the given mean and spread: to within five standard errors, and a quarter."""
+    near = (rows.mean(0) - mean).abs() <= 5 * spread / len(rows) ** 0.5
+    return bool((near & ((rows.std(0) - spread).abs() <= 0.25 * spread)).all())
+
+
+def _finish(net, known, loss, by_covariance, steps, prior, history):
+    """Minimise by Levenberg-Marquardt, from coarse to fine, so that few steps need all samples.
+
+    With the balance by covariance, it is measured twice on the smallest subset, then once on each larger one.
+    """
+    sizes, damping = subset_sizes(known), Damping()
+    parts = [(sizes[0], False), *[(sizes[0], True)] * (2 * by_covariance), *((n, by_covariance) for n in sizes[1:])]
+    tolerance = GAIN * net.parameter_count if len(sizes) > 1 else None
+    for size, measure in parts:
+        part = known if size == len(known.x) else take(known, slice(size), loss.order)
+        loss = balance_by_covariance(net, part, loss.order) if measure else loss
+        # A subset's minimum is near that of the next, so the damping is kept; a new balance on the same subset is not.
+        damping = Damping(damping.value if size > sizes[0] else Damping.value)
+        gains = tolerance and tolerance / size
+        course = levenberg_marquardt(net, part, loss, steps=steps, prior=prior, damping=damping, tolerance=gains)
+        history.finish.append(list(course))
 
 
 def batch_rows(n: int, batch: int, seed: int, step: int) -> Tensor:

@@ -6,10 +6,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from sobolev_lib.case_study import basket_case
 from sobolev_lib.gauss_newton import levenberg_marquardt
+from sobolev_lib.labels import label
+from sobolev_lib.metrics import evaluate
 from sobolev_lib.network import Surrogate
+from sobolev_lib.noise import sobol
 from sobolev_lib.sobolev import SobolevLoss, balance_by_covariance, balance_by_moments
-from sobolev_lib.training import batch_rows, fit, learning_rate_at
+from sobolev_lib.training import batch_rows, fit, learning_rate_at, subset_sizes
 
 F64 = torch.float64
 
@@ -124,6 +128,77 @@ def test_without_a_finish_the_second_half_uses_the_covariance():
     net = fresh_net()
     history = fit(net, samples, order=1, steps=40, batch=256, balance="covariance", finish=0)
     assert history.loss[20] == pytest.approx(3, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("n", "sizes"),
+    [
+        (100, [100]),
+        (2**14, [2**14]),
+        (2**15, [2**13, 2**15]),
+        (2**16, [2**14, 2**16]),
+        (2**17, [2**13, 2**15, 2**17]),
+    ],
+)
+def test_the_finish_uses_all_rows_at_the_end_and_never_too_few(n, sizes):
+    assert subset_sizes(wave(n)) == sizes
+
+
+def test_rows_that_are_sorted_are_not_cut_into_subsets():
+    samples = wave(2**17)
+    by_input = samples.x[:, 1].argsort()
+    assert subset_sizes(SimpleNamespace(x=samples.x[by_input], value=samples.value[by_input])) == [2**17]
+    by_size = samples.value.abs().argsort()  # the same mean, another spread
+    assert subset_sizes(SimpleNamespace(x=samples.x[by_size], value=samples.value[by_size])) == [2**17]
+
+
+def taught(n, noise, seed=0):
+    """Labels from a network, with noise on value and gradient that is partly common to both."""
+    generator = torch.Generator().manual_seed(seed)
+    teacher = fresh_net(seed=5)
+    x = torch.randn(n, 2, dtype=F64, generator=generator)
+    errors = noise * torch.randn(n, 3, dtype=F64, generator=generator) @ (torch.eye(3, dtype=F64) + 1)
+    value, gradient = (t.detach() for t in teacher.value_and_gradient(x))
+    return SimpleNamespace(x=x, value=value + errors[:, 0], gradient=gradient + errors[:, 1:], hvp=None)
+
+
+@pytest.mark.parametrize("balance", ["moments", "covariance"])
+def test_from_coarse_to_fine_ends_at_the_minimum_of_all_samples(balance):
+    """What is left to gain is a small part of p/n, by which the minimum of the noise lies below the truth."""
+    samples, net = taught(2**15, noise=0.3), fresh_net()
+    fit(net, samples, order=1, steps=100, finish=0)
+    other = net.copy()
+    history = fit(net, samples, order=1, steps=0, balance=balance)
+    loss = balance_by_moments(samples, 1)
+    at_once = list(levenberg_marquardt(other, samples, loss, steps=60))
+    if balance == "covariance":
+        loss = balance_by_covariance(other, samples, 1)
+        at_once += list(levenberg_marquardt(other, samples, loss, steps=60))
+    assert len(history.finish[-1]) < 0.75 * len(at_once)
+    excess = (loss(net, samples) / loss(other, samples)).item() - 1
+    assert abs(excess) < 0.05 * net.parameter_count / len(samples.x)
+
+
+@pytest.mark.slow
+def test_from_coarse_to_fine_ends_at_the_same_errors_in_the_case_study():
+    case, noise = basket_case(), sobol(seed=0)
+    x = case.inputs(2**16, noise)
+    samples = label(case.model, case.payoff, x, horizon=case.horizon, noise=noise)
+    start = Surrogate([7, 3, 3, 1])
+    fit(start, samples, order=1, steps=500, finish=0)
+    net, other = start.copy(), start.copy()
+    history = fit(net, samples, order=1, steps=0, balance="covariance")
+    loss = balance_by_moments(samples, 1)
+    for _ in range(2):  # the same balance twice on all samples, without subsets
+        at_once = list(levenberg_marquardt(other, samples, loss, steps=40))
+        loss = balance_by_covariance(other, samples, 1)
+    at_once += list(levenberg_marquardt(other, samples, loss, steps=40))
+    assert len(history.finish[-1]) < len(at_once) / 2
+    excess = (loss(net, samples) - loss(other, samples)).item()  # whitened: n times this is a chi-square of 40
+    assert abs(excess) * len(x) < 0.1 * net.parameter_count
+    points = case.test_inputs()
+    ours, theirs = (evaluate(each, points, case.reference(points)).rmse for each in (net, other))
+    assert all(ours[name] < 1.5 * theirs[name] for name in ours)
 
 
 def test_small_networks_have_a_finish_by_default_and_large_ones_do_not():
