@@ -6,7 +6,7 @@ noise, models, schemes, payoffs, closed_form, labels, case_study - the stochasti
 activations, twin, network - the surrogate (Chapter 4);
 rounding, interval, elementary, affine, zonotope, sweeps, adjoints, certify - enclosures (Chapters 5 and 6);
 significance, pruning - which nodes matter, and cutting the others (Chapter 7);
-sobolev, gauss_newton, training - the Sobolev loss and its minimisers (Chapters 4 and 8);
+sobolev, gauss_newton, checkpoint, training - the Sobolev loss and its minimisers (Chapters 4 and 8);
 metrics, plotting - errors and figures.
 """
 
@@ -17,6 +17,7 @@ from sobolev_lib.adjoints import Enclosure, Split, enclose
 from sobolev_lib.affine import affine
 from sobolev_lib.case_study import BasketCase, basket_case
 from sobolev_lib.certify import Bounds, Verdict, bounds, is_convex, is_increasing, is_non_negative, lipschitz
+from sobolev_lib.checkpoint import History
 from sobolev_lib.closed_form import Greeks, bachelier, black_scholes, heston
 from sobolev_lib.interval import Interval
 from sobolev_lib.labels import label
@@ -41,7 +42,7 @@ from sobolev_lib.pruning import affine_layers, cut, keep_most, means, midpoints,
 from sobolev_lib.schemes import EulerMaruyama, Exact, FullTruncation, Milstein, simulate
 from sobolev_lib.significance import Significance, balls, significance
 from sobolev_lib.sobolev import SobolevLoss, balance_by_covariance, balance_by_moments
-from sobolev_lib.training import History, fit
+from sobolev_lib.training import fit
 
 __version__ = "0.1.0"
 

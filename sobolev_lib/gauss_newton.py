@@ -22,6 +22,7 @@ from sobolev_lib import _check
 from sobolev_lib.network import Surrogate
 from sobolev_lib.sobolev import Labelled, SobolevLoss, stack, targets
 
+COARSE_ABOVE = 2**14  # samples above which a minimisation begins on a subset, of at least half as many
 CHUNK_ENTRIES = 1_000_000  # numbers in one chunk's Jacobian: 8 MB in float64
 
 
@@ -74,6 +75,25 @@ def _add_outer_products(matrix: Tensor, left: Tensor, right: Tensor) -> None:
             _add_outer_products(matrix, left[..., j, :, :], right[..., j, :, :])
     else:
         matrix.addcmul_(left.unsqueeze(-2), right.unsqueeze(-3))
+
+
+def subset_sizes(samples: Labelled) -> list[int]:
+    """Return how many of the first samples each part of a fit uses: up to 2^14 all at once, else growing subsets.
+
+    The first rows of Sobol' points, and of rows in random order, are a smaller sample of the same kind. Where they are
+    not, because the rows are sorted or form a grid, means or spreads give it away, and all samples are used at once.
+    """
+    n = len(samples.x)
+    sizes = [n // 16, n // 4] if n > COARSE_ABOVE else []
+    data = torch.cat([samples.x, samples.value.unsqueeze(1)], 1)
+    mean, spread = data.mean(0), data.std(0)
+    return [size for size in sizes if size >= COARSE_ABOVE // 2 and _alike(data[:size], mean, spread)] + [n]
+
+
+def _alike(rows: Tensor, mean: Tensor, spread: Tensor) -> bool:
+    """Whether rows have about the given mean and spread: to within five standard errors, and a quarter."""
+    near = (rows.mean(0) - mean).abs() <= 5 * spread / len(rows) ** 0.5
+    return bool((near & ((rows.std(0) - spread).abs() <= 0.25 * spread)).all())
 
 
 @dataclass
@@ -146,6 +166,11 @@ def _accepted(net, samples, loss, steps: int, prior: float, state: Damping, tole
     parameters = list(_parameters(net))
     weights = torch.cat([parameter.flatten() for parameter in parameters])
     normal, slope, current = _normal_equations(net, samples, loss)
+    if not math.isfinite(current):
+        raise FloatingPointError(
+            f"loss is {current} before step {state.tries} of Levenberg-Marquardt: try more Adam steps at a lower "
+            "learning_rate before it, and check the labels for outliers"
+        )
     ridge = current / (len(samples.x) * prior**2)
     matrix, downhill = normal + ridge * torch.eye(len(normal), dtype=net.dtype), -slope - ridge * weights
     curved = matrix.diagonal().clamp_min(1e-12 * matrix.diagonal().max())
