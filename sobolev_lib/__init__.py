@@ -2,7 +2,7 @@
 
 Modules stand in the order of the book, and each imports only from those before it:
 
-noise, models, schemes, payoffs, closed_form, labels, case_study - the stochastic model, its labels (Chapters 1 to 3);
+noise, models, schemes, payoffs, closed_form, labels, directions, case_study - the model and its labels (Chapters 1 to 3);
 activations, twin, network - the surrogate (Chapter 4);
 rounding, interval, elementary, affine, zonotope, sweeps, adjoints, certify - enclosures (Chapters 5 and 6);
 significance, pruning - which nodes matter, and cutting the others (Chapter 7);
@@ -10,7 +10,7 @@ sobolev, gauss_newton, checkpoint, training - the Sobolev loss and its minimiser
 metrics, plotting - errors and figures.
 """
 
-from sobolev_lib import interval
+from sobolev_lib import directions, interval
 from sobolev_lib._samples import Samples
 from sobolev_lib.activations import ACTIVATIONS, Activation
 from sobolev_lib.adjoints import Enclosure, Split, enclose
@@ -75,6 +75,7 @@ __all__ = [
     "heston",
     "Samples",
     "label",
+    "directions",
     "BasketCase",
     "basket_case",
     # Chapter 4: the surrogate

@@ -63,7 +63,7 @@ def stop():
     [
         ("finish", (13, -4)),  # in the middle of Adam; then of the finish
         ("finish", (-9,)),  # with a balance that was measured on the way
-        ("validation", (9, -5)),
+        ("validation", (15, -5)),  # behind the best network, before the stop
         ("covariance", (19, 31)),  # beside and behind the switch of the balance
         ("fresh", (1, 25)),
         ("coarse", (-6,)),  # on the larger subset
