@@ -2,7 +2,8 @@
 
 Modules stand in the order of the book, and each imports only from those before it:
 
-noise, models, schemes, payoffs, closed_form, labels, directions, case_study - the model and its labels (Chapters 1 to 3);
+noise, models, schemes, payoffs, closed_form - the stochastic model (Chapters 1 and 2);
+labels, directions, case_study - its labels (Chapter 3);
 activations, twin, network - the surrogate (Chapter 4);
 rounding, interval, elementary, affine, zonotope, sweeps, adjoints, certify - enclosures (Chapters 5 and 6);
 significance, pruning - which nodes matter, and cutting the others (Chapter 7);
@@ -21,7 +22,7 @@ from sobolev_lib.checkpoint import History
 from sobolev_lib.closed_form import Greeks, bachelier, black_scholes, heston
 from sobolev_lib.interval import Interval
 from sobolev_lib.labels import label
-from sobolev_lib.metrics import Errors, evaluate, table
+from sobolev_lib.metrics import Errors, Violations, evaluate, noise_floor, table, violations
 from sobolev_lib.models import Bachelier, BlackScholes, Heston
 from sobolev_lib.network import Surrogate
 from sobolev_lib.noise import antithetic, gaussian, sobol
@@ -115,6 +116,9 @@ __all__ = [
     # Chapter 9: errors; figures
     "Errors",
     "evaluate",
+    "noise_floor",
+    "Violations",
+    "violations",
     "table",
     "PALETTE",
     "draw_network",
