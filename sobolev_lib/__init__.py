@@ -38,7 +38,7 @@ from sobolev_lib.payoffs import (
     Softplus,
     Straddle,
 )
-from sobolev_lib.plotting import PALETTE, draw_network, use_style
+from sobolev_lib.plotting import PALETTE, draw_network, draw_path, use_style
 from sobolev_lib.pruning import affine_layers, cut, keep_most, means, midpoints, remove_layers
 from sobolev_lib.schemes import EulerMaruyama, Exact, FullTruncation, Milstein, simulate
 from sobolev_lib.shrinking import Path, grow, shrink
@@ -126,5 +126,6 @@ __all__ = [
     "table",
     "PALETTE",
     "draw_network",
+    "draw_path",
     "use_style",
 ]
