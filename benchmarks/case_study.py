@@ -10,7 +10,7 @@ labels, initial weights, test points. Chapter 9 discusses the table.
 import argparse
 import json
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -194,8 +194,8 @@ HEADER = f"{'RMSE and maximum of':32} {'params':>7} {'widths':>14}{'price':>18}{
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Simulate, train, prune, fine-tune: the case study for any basket.")
-    parser.add_argument("--dim", type=int, default=7, help="number of assets, 1 to 100")
-    parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one run for each")
+    parser.add_argument("--dim", type=int, nargs="+", default=[7], help="numbers of assets, 1 to 100")
+    parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one run for each, and for each dim")
     parser.add_argument("--samples", type=int, default=2**20, help="labels in all, held-out ones included")
     parser.add_argument("--strike", type=float, default=1.1)
     parser.add_argument("--volatility", type=float, default=0.2, help="of the basket")
@@ -209,22 +209,28 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the case study for every seed, print the table, write the JSON."""
     options = arguments()
-    config = Config(
-        dim=options.dim,
-        samples=options.samples,
-        strike=options.strike,
-        volatility=options.volatility,
-        weights=tuple(options.weights) if options.weights else None,
-        max_parameters=options.max_parameters,
-        order=options.order,
-    )
+    weights = tuple(options.weights) if options.weights else None
+    configs = [
+        Config(
+            dim=dim,
+            seed=seed,
+            samples=options.samples,
+            strike=options.strike,
+            volatility=options.volatility,
+            weights=weights,
+            max_parameters=options.max_parameters,
+            order=options.order,
+        )
+        for dim in options.dim
+        for seed in options.seed
+    ]
     torch.set_num_threads(1)  # batches are too small for more, and a second thread that waits its turn costs much
     runs = []
-    for seed in options.seed:
-        print(f"seed {seed}\n{HEADER}", flush=True)
-        runs.append(run(replace(config, seed=seed)))
+    for config in configs:
+        print(f"d = {config.dim}, seed {config.seed}\n{HEADER}", flush=True)
+        runs.append(run(config))
         print(f"{runs[-1]['seconds']:.0f} s; {runs[-1]['path']['reason']}", flush=True)
-        write_whole(options.out, json.dumps({"runs": runs, "environment": environment()}, indent=2) + "\n")
+        write_whole(options.out, json.dumps({"runs": runs, "environment": environment()}, indent=1) + "\n")
     print(f"written to {options.out}")
 
 

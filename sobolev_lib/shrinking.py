@@ -36,7 +36,7 @@ BLOCKS = 32  # of held-out samples, whose means give the standard error: twice i
 RADIUS = 0.1  # of the balls for the scores, in standard deviations of each input
 FOLD = 16_384  # samples over which cut nodes are folded: enough for a regression on a hundred nodes
 NARROW = 8  # nodes per layer from which on layers and nodes are removed one by one
-TAUGHT = 2**17  # samples that the large network labels: without noise, so many are plenty
+TAUGHT = 2**16  # samples that the large network labels: without noise, so many are plenty
 SMALL = 1600  # parameters up to which Levenberg-Marquardt steps are affordable
 
 Score = Callable[[Surrogate], Sequence[Tensor]]
