@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import sobolev_lib as sl
-from benchmarks.speed import environment, write_whole
+from benchmarks.report import environment, write_whole
 
 SEEDS = (0, 1, 2, 3, 4)
 SIZES = (64, 32, 16, 8, 4)  # nodes that are kept in each layer; the fold is a regression

@@ -5,41 +5,18 @@ python -m benchmarks.speed --out results/speed.json
 
 import argparse
 import json
-import os
-import platform
-from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 from benchmarks import intervals_speed, labels_speed
+from benchmarks.report import environment, write_whole
 
 PARTS = {"labels": labels_speed, "intervals": intervals_speed}
 COLUMNS = ("value", "baseline", "ratio", "target")
 
 
-def environment() -> dict[str, str | int]:
-    """Return what the figures depend on besides the code."""
-    return {
-        "python": platform.python_version(),
-        "torch": version("torch"),
-        "machine": platform.machine(),
-        "cores": os.cpu_count() or 0,
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-    }
-
-
 def shown(value: float | str | None) -> str:
     """Return a cell of the table: three digits, or the text itself."""
     return "" if value is None else value if isinstance(value, str) else f"{value:.3g}"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
 
 
 def main() -> None:

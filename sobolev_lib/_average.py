@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,7 +67,7 @@ class Average:
         for name, values in labels.items():
             if name not in self.shift:
                 shape = (self.inputs, *values.shape[2:])
-                self.shift[name] = values.new_empty(shape)
+                self.shift[name] = _room(shape)
                 if self.paths > 1:
                     self.sums[name], self.squares[name] = values.new_zeros(shape), values.new_zeros(shape)
             rows = slice(first, first + len(values))
@@ -87,6 +88,11 @@ class Average:
             scatter = (self.squares[name] - total * total / self.paths).clamp(min=0)
             errors[name] = torch.sqrt(scatter / (self.paths - 1) / self.paths)
         return means, errors
+
+
+def _room(shape: tuple[int, ...]) -> Tensor:
+    """Uninitialised float64 numbers. NumPy asks the system for large pages, torch for a fault every 4 KiB."""
+    return torch.from_numpy(np.empty(shape))
 
 
 def _accumulate(total: Tensor, values: Tensor) -> Tensor:

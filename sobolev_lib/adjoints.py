@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.interval import Interval
+from sobolev_lib.interval import Interval, subset
 from sobolev_lib.monomials import monomials
 from sobolev_lib.network import Surrogate
 from sobolev_lib.rounding import mode
@@ -43,8 +43,9 @@ class Split:
     """A domain: the box is cut into ``pieces`` sub-boxes, enclosed in another domain, and their hull is returned.
 
     Adaptive: in each round the half of the sub-boxes with the widest derivatives are cut in two, across the input
-    that is widest in the network's scaled units. Natural enclosures approach the range at first order in the size
-    of the pieces, zonotopes at second order or better.
+    that is widest in the network's scaled units, and what is known of a sub-box holds for both halves. So more pieces
+    are never wider. Natural enclosures approach the range at first order in the size of the pieces, zonotopes at second
+    order or better.
     """
 
     pieces: int
@@ -65,6 +66,7 @@ def enclose(
     order: int = 1,
     directions: Tensor | None = None,
     degree: int | None = None,
+    within: Enclosure | None = None,
 ) -> Enclosure:
     r"""Enclose all nodes of a network, their adjoints, its value and its derivatives over each box.
 
@@ -72,15 +74,18 @@ def enclose(
         net: The network.
         box: Raw inputs, (d,) or (n, d); one box is a batch of one. Over an unbounded box affine maps give
             ``entire`` and zonotopes no more than intervals; over an empty one everything is empty.
-        domain: ``"natural"``, ``"zonotope"`` or a ``Split`` into sub-boxes. Intervals are inclusion isotonic: a
-            sub-box's enclosures lie in its parent's. Zonotopes nearly so, because another polynomial is fitted to each
-            box; those of a ``Split`` are intersected with the whole box's, so that nothing is lost.
+        domain: ``"natural"``, ``"zonotope"`` or a ``Split`` into sub-boxes. Natural enclosures are inclusion monotone
+            by themselves, up to rounding: a sub-box's lie in its parent's. Those of zonotopes are so only with
+            ``within``, because another polynomial is fitted to each box: without it, a few stick out by a little.
         rounding: ``"outward"``: a theorem; ``"nearest"``: for ranking.
         order: 1, or 2 for tangents, second adjoints and Hessian-vector products.
         directions: Order 2: raw directions (k, d), taken to be exact; default: the d unit vectors, so that ``hvp``
             is the Hessian.
         degree: Zonotopes: up to which degree polynomials in the inputs are kept, 1 to 6; 1 is the classical
             zonotope. Default: as high as is cheap, 5 for up to 7 inputs, 1 above 38.
+        within: What is known already: the enclosure of the same network over a box that contains all of these, or over
+            m boxes of which each contains n / m consecutive ones. The result is intersected with it, so a chain of
+            refinements is inclusion monotone, to the last bit, and as sound as its members.
 
     Returns:
         Enclosure in float64.
@@ -88,7 +93,9 @@ def enclose(
     Raises:
         TypeError: ``net`` is not a `Surrogate`, ``box`` not an `Interval`.
         ValueError: Wrong shapes, an unknown domain or rounding, an order other than 1 or 2, order 2 for an
-            activation without a second derivative, parameters that are not finite.
+            activation without a second derivative, parameters that are not finite; ``within`` of another network,
+            other directions or a lower order, of boxes that do not contain these, or rounded to nearest where outward
+            rounding is asked for.
 
     Example:
         >>> net = Surrogate([1, 1], dtype=torch.float64)
@@ -97,6 +104,8 @@ def enclose(
         >>> result = enclose(net, Interval([0.0], [2.0]), rounding="nearest")
         >>> result.value, result.gradient
         (Interval([0, 6]), Interval([3, 3]))
+        >>> enclose(net, Interval([0.0], [1.0]), rounding="nearest", within=result).value
+        Interval([0, 3])
     """
     outward = mode(rounding)
     split = domain if isinstance(domain, Split) else Split(1, _check.choice("domain", domain, DOMAINS))
@@ -105,30 +114,69 @@ def enclose(
     box = _checked_box(box, net.widths[0])
     if directions is not None:
         directions = _check.tensor("directions", directions, shape=("k", net.widths[0]), dtype=torch.float64)
+    elif order == 2:
+        directions = torch.eye(net.widths[0], dtype=torch.float64)
     if degree is not None:
         _check.count("degree", degree, most=6)
     if order == 2 and not net.activation.smooth:
         raise ValueError(f"net: got activation '{net.activation.name}' at order 2, need one with a second derivative")
     form = monomials(net.widths[0], degree) if split.domain == "zonotope" else None
-    sweep = Sweep(layers_of(net), form, outward, order, directions)
-    return sweep.run(box) if split.pieces == 1 else _split(sweep, box, split.pieces)
+    sweep = Sweep(layers_of(net), form, outward, directions if order == 2 else None)
+    if within is not None:
+        _check_within(within, sweep, box)
+    whole = sweep.run(box) if within is None else inside(sweep.run(box), within)
+    return whole if split.pieces == 1 or len(box) == 0 else _split(sweep, whole, split.pieces)
 
 
-def _split(sweep: Sweep, box: Interval, pieces: int) -> Enclosure:
+def _split(sweep: Sweep, whole: Enclosure, pieces: int) -> Enclosure:
     """Cut each box into pieces, the half with the widest derivatives at a time; return the hull of their enclosures."""
-    n = len(box)
-    whole = leaves = sweep.run(box)
-    count = 1
+    n, leaves, count = len(whole.box), whole, 1
     while count < pieces:
         cut = min((count + 1) // 2, pieces - count)
         derivative = leaves.gradient if sweep.order == 1 else leaves.hvp
         size = (derivative.hi - derivative.lo).reshape(n, count, -1).sum(-1).nan_to_num(nan=torch.inf)
         order = size.argsort(1, descending=True) + count * torch.arange(n).unsqueeze(1)
-        fresh = sweep.run(halves(leaves.box[order[:, :cut].flatten()], sweep.layers.input_scale.lo))
-        kept = order[:, cut:].flatten()
+        parents, kept = leaves[order[:, :cut].flatten()], leaves[order[:, cut:].flatten()]
+        fresh = inside(sweep.run(halves(parents.box, sweep.layers.input_scale.lo)), parents)
         count += cut
-        leaves = _rearranged(concatenate([_rearranged(leaves, kept), fresh]), _interleave(n, count - 2 * cut, 2 * cut))
-    return _hull(whole, leaves, n)
+        leaves = concatenate([kept, fresh])[_interleave(n, count - 2 * cut, 2 * cut)]
+    return _hull(leaves, n)
+
+
+def inside(enclosure: Enclosure, outer: Enclosure) -> Enclosure:
+    """Intersect the enclosures of n boxes with those of m, of which each contains n / m consecutive ones.
+
+    Both contain the truth, so they have something in common, unless rounding to nearest has moved them apart: then
+    the end that is closest remains.
+    """
+
+    def combine(xs):
+        x, y = xs
+        lo, hi = (end.repeat_interleave(len(x) // len(y), 0) for end in (y.lo, y.hi))
+        if enclosure.rounding == "outward" and ((x.lo > hi) | (x.hi < lo)).any():
+            raise ValueError("within: got an enclosure that has nothing in common with this one, need the same network")
+        return Interval.unchecked(x.lo.clamp(lo, hi), x.hi.clamp(lo, hi))
+
+    return over_fields(combine, [enclosure, outer])
+
+
+def _check_within(within: Enclosure, sweep: Sweep, box: Interval) -> None:
+    """Refuse an enclosure that says nothing about the network, the derivatives or the boxes at hand."""
+    outer, n, d = _check.instance("within", within, Enclosure).box, *box.shape
+    widths, given = [d, *map(len, sweep.layers.biases[:-1])], [x.shape[1] for x in (outer, *within.preactivations)]
+    if given != widths:
+        raise ValueError(f"within: got the enclosure of a network with layers {given}, need {widths}")
+    if sweep.outward and within.rounding != "outward":
+        raise ValueError(f"within: got one with rounding={within.rounding!r}, which proves nothing, need 'outward'")
+    if sweep.order == 2 and (within.directions is None or not torch.equal(within.directions, sweep.directions)):
+        got = "of order 1" if within.directions is None else "along other directions"
+        raise ValueError(f"within: got an enclosure {got}, need order 2 along the same directions")
+    if len(outer) == 0 or n % len(outer):
+        raise ValueError(f"within: got {len(outer)} boxes for {n}, need one, or a divisor of {n}")
+    around = Interval.unchecked(*(end.repeat_interleave(n // len(outer), 0) for end in (outer.lo, outer.hi)))
+    outside = int((~subset(box, around).all(1)).sum())
+    if outside:
+        raise ValueError(f"within: got boxes that do not contain {outside} of these {n}, need ones that contain all")
 
 
 def halves(box: Interval, scale: Tensor) -> Interval:
@@ -152,16 +200,11 @@ def _checked_box(box: Interval, d: int) -> Interval:
     return box.to(torch.float64).reshape(-1, d)
 
 
-def _rearranged(enclosure: Enclosure, index: Tensor) -> Enclosure:
-    return over_fields(lambda xs: xs[0][index], [enclosure])
-
-
-def _hull(whole: Enclosure, leaves: Enclosure, n: int) -> Enclosure:
-    """Return the hull of the leaves of each of n boxes, inside what was known of the whole box."""
+def _hull(leaves: Enclosure, n: int) -> Enclosure:
+    """Return the hull of the leaves of each of n boxes."""
 
     def combine(xs):
-        outer, inner = xs
-        lo, hi = inner.lo.reshape(n, -1, *outer.shape[1:]), inner.hi.reshape(n, -1, *outer.shape[1:])
-        return Interval.unchecked(torch.maximum(lo.amin(1), outer.lo), torch.minimum(hi.amax(1), outer.hi))
+        lo, hi = (end.unflatten(0, (n, -1)) for end in (xs[0].lo, xs[0].hi))
+        return Interval.unchecked(lo.amin(1), hi.amax(1))
 
-    return over_fields(combine, [whole, leaves])
+    return over_fields(combine, [leaves])

@@ -50,7 +50,8 @@ def fits(
         known = min(k + 2, len(jet) - 1) if activation.smooth else 1  # the derivative that bounds the error
         low, high = _cell_ranges(activation, known, jet[known], grid, outward)
         degrees = (1, degree) if degree > 1 and activation.smooth else (1,)
-        result.append([_fit(jet, k, known, low, high, grid, center, a, outward) for a in degrees])
+        error = jet_error(activation, k, grid.dtype) if outward else None
+        result.append([_fit(jet, k, known, low, high, grid, center, a, error) for a in degrees])
     return result
 
 
@@ -67,8 +68,11 @@ def _least_squares(degree: int, dtype: torch.dtype) -> Tensor:
     return torch.linalg.pinv(torch.stack([t**i for i in range(degree + 1)], 1)).to(dtype)
 
 
-def _fit(jet, k: int, known: int, low: Tensor, high: Tensor, grid: Tensor, center: Tensor, degree: int, outward: bool):
-    """Fit one polynomial to the k-th derivative; derivative number ``known`` lies in [low, high] in each cell."""
+def _fit(jet, k: int, known: int, low: Tensor, high: Tensor, grid: Tensor, center: Tensor, degree: int, rounded):
+    """Fit one polynomial to the k-th derivative; derivative number ``known`` lies in [low, high] in each cell.
+
+    ``rounded`` says how far the values may be off, see ``jet_error``; None for rounding to nearest.
+    """
     values, s = jet[k], grid - center
     powers = _coefficients(values, jet[k + 1], grid, center, degree)
     removed = powers
@@ -88,12 +92,14 @@ def _fit(jet, k: int, known: int, low: Tensor, high: Tensor, grid: Tensor, cente
     upper = (torch.maximum(error[:-1], error[1:]) + above).amax(0)
     lower = (torch.minimum(error[:-1], error[1:]) - below).amin(0)
     margin, middle = 0.5 * (upper - lower), 0.5 * (upper + lower)
-    if outward:
-        ulps, absolute = jet_error(k, grid.dtype)
+    if rounded:
+        # Twice the error of the values; 32 units in the last place of all terms for Horner's rule (2 per degree, of
+        # half a unit each), the rounding of s (half a unit, times the degree), of the differences and the middle.
+        ulps, absolute = rounded
         size = values.abs().amax(0) + _value([c.abs() for c in powers], reach) + middle.abs()
         size = size + powers[1].abs() * (center.abs() + grid.abs().amax(0))
         margin = enlarge(margin, 32, True) + size * ((2 * ulps + 32) * torch.finfo(grid.dtype).eps) + 2 * absolute
-    return Fit([powers[0] + middle, *powers[1:]], margin, enlarge(reach, 2, outward))
+    return Fit([powers[0] + middle, *powers[1:]], margin, enlarge(reach, 2, rounded is not None))
 
 
 def _coefficients(values: Tensor, slopes: Tensor, grid: Tensor, center: Tensor, degree: int) -> list[Tensor]:
@@ -138,4 +144,4 @@ def _cell_ranges(activation: Activation, k: int, values: Tensor, grid: Tensor, o
     cells = Interval.unchecked(grid[:-1], grid[1:])
     extrema = activation_extrema(activation, k, grid.dtype)
     low, high = range_kernel(values[:-1], values[1:], cells, extrema, activation.period)
-    return widen(low, high, outward, *jet_error(k, grid.dtype))
+    return widen(low, high, outward, *jet_error(activation, k, grid.dtype))

@@ -6,6 +6,7 @@ formulas. Used in ``Chapter 9``.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -88,7 +89,13 @@ class BasketCase:
 
 
 def basket_case(
-    dim: int = 7, *, seed: int = 0, strike: float = 1.10, volatility: float = 0.2, smoothing: Smoothing | None = None
+    dim: int = 7,
+    *,
+    seed: int = 0,
+    strike: float = 1.10,
+    volatility: float = 0.2,
+    weights: Sequence[float] | Tensor | None = None,
+    smoothing: Smoothing | None = None,
 ) -> BasketCase:
     r"""Set up the case study.
 
@@ -101,6 +108,7 @@ def basket_case(
         seed: picks volatilities, correlations and (unless d = 7) weights.
         strike: strike of the call.
         volatility: absolute volatility of the basket.
+        weights: of the assets (d,), positive; they are divided by their sum. None takes the published or drawn ones.
         smoothing: of the payoff; None leaves the kink, which is right up to order 1.
 
     Shape:
@@ -110,7 +118,7 @@ def basket_case(
         A ``BasketCase``.
 
     Raises:
-        ValueError: no assets, a volatility that is not positive.
+        ValueError: no assets, a volatility that is not positive, weights of the wrong number or sign.
 
     Source: Kichler, Afghan, Naumann, "Towards Sobolev Pruning" (2024), section 5. ``Chapter 9``.
 
@@ -131,7 +139,11 @@ def basket_case(
     columns = columns / columns.norm(dim=0)
     correlation = columns.T @ columns
     correlation = (0.5 * (correlation + correlation.T)).fill_diagonal_(1.0)
-    weights = torch.tensor(PUBLISHED_WEIGHTS, dtype=torch.float64) if dim == 7 else uniform(0.1, 1.0, dim)
+    if weights is None:
+        weights = torch.tensor(PUBLISHED_WEIGHTS, dtype=torch.float64) if dim == 7 else uniform(0.1, 1.0, dim)
+    weights = _check.tensor("weights", weights, shape=(dim,), dtype=torch.float64)
+    if not (weights > 0).all():
+        raise ValueError(f"weights: got {weights.tolist()}, need positive numbers")
     weights = weights / weights.sum()
     exposure = weights * volatilities
     scale = volatility / torch.sqrt(exposure @ correlation @ exposure)

@@ -191,8 +191,11 @@ def is_convex(
 
         return _decide_sign(net, box, curvature, tolerance, boxes, domain)
 
-    def proved(cut: Interval) -> Tensor:
-        return _positive_semidefinite(_symmetric(enclose(net, cut, domain=domain, order=2).hvp), tolerance)
+    def hessian(cut: Interval) -> Interval:
+        return _symmetric(enclose(net, cut, domain=domain, order=2).hvp)
+
+    def proves(hessian: Interval) -> Tensor:
+        return _positive_semidefinite(hessian, tolerance)
 
     def refuted(points: Tensor) -> tuple[Tensor, Tensor] | None:
         hessians = net.hessian(points.to(net.dtype)).double()
@@ -204,7 +207,7 @@ def is_convex(
         allowed = -tolerance * (1 + 1e-12)  # v has length 1 up to rounding
         return (points[worst], v) if (curvature.hi < allowed).item() else None
 
-    return _decide(net, box, proved, refuted, boxes)
+    return _decide(net, box, hessian, proves, refuted, boxes)
 
 
 def _decide_sign(
@@ -212,36 +215,48 @@ def _decide_sign(
 ) -> Verdict:
     """Decide whether quantities (n, c) stay above - tolerance: proved by enclosures, refuted at points."""
 
-    def proved(cut: Interval) -> Tensor:
-        return (quantity(cut, domain).lo >= -tolerance).all(1)
+    def proves(known: Interval) -> Tensor:
+        return (known.lo >= -tolerance).all(1)
 
     def refuted(points: Tensor) -> tuple[Tensor, None] | None:
         highest = quantity(point(points), "natural").hi.amin(1)
         worst = int(highest.argmin())
         return (points[worst], None) if highest[worst] < -tolerance else None
 
-    return _decide(net, box, proved, refuted, boxes)
+    return _decide(net, box, lambda cut: quantity(cut, domain), proves, refuted, boxes)
 
 
-def _decide(net: Surrogate, box: Interval, proved: Callable, refuted: Callable, boxes: int) -> Verdict:
-    """Search for a point that refutes, then for a cover of boxes that prove, looking at their centers on the way."""
+def _decide(
+    net: Surrogate, box: Interval, enclosed: Callable, proves: Callable, refuted: Callable, boxes: int
+) -> Verdict:
+    """Search for a point that refutes, then for a cover of boxes that prove, looking at their centers on the way.
+
+    What is enclosed over a box holds for both its halves, so that cutting never loses anything.
+    """
     box = _one_box(net, box)
     budget = _check.count("boxes", boxes)
     found = refuted(_samples(box))
     if found:
         return Verdict("no", *found)
-    scale, used, queue = net.input_scale.double(), 0, box
+    scale, used, queue, known = net.input_scale.double(), 0, box, None
     while len(queue) and used < budget:
         batch = queue[: min(BATCH, budget - used)]
         used += len(batch)
-        undecided = batch[~proved(batch)]
-        if len(undecided):
-            found = refuted(0.5 * undecided.lo + 0.5 * undecided.hi)
+        here = enclosed(batch) if known is None else intersection(enclosed(batch), known[: len(batch)])
+        undecided = ~proves(here)
+        rest, here = batch[undecided], here[undecided]
+        if len(rest):
+            found = refuted(0.5 * rest.lo + 0.5 * rest.hi)
             if found:
                 return Verdict("no", *found, boxes=used)
-        rest, cut = queue[len(batch) :], halves(undecided, scale)
-        queue = Interval.unchecked(torch.cat([rest.lo, cut.lo]), torch.cat([rest.hi, cut.hi]))
+        here = Interval.unchecked(here.lo.repeat_interleave(2, 0), here.hi.repeat_interleave(2, 0))
+        known = here if known is None else _joined(known[len(batch) :], here)
+        queue = _joined(queue[len(batch) :], halves(rest, scale))
     return Verdict("unknown" if len(queue) else "yes", boxes=used)
+
+
+def _joined(x: Interval, y: Interval) -> Interval:
+    return Interval.unchecked(torch.cat([x.lo, y.lo]), torch.cat([x.hi, y.hi]))
 
 
 def _one_box(net: Surrogate, box: Interval) -> Interval:

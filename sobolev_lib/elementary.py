@@ -197,15 +197,53 @@ def extrema_of(function: Callable[[Tensor], Tensor], points: Sequence[float], dt
     return [Extremum(*row) for row in rows]
 
 
-def jet_error(k: int, dtype: torch.dtype) -> tuple[float, float]:
-    r"""Return how far a computed k-th derivative of an activation may be off: units in the last place, plus absolutely.
+# How far computed activations and their derivatives may be off: (r, a) for orders 0 to 3, for an error of at most
+# (r |value| + a) eps. Counted from what module ``activations`` computes, to first order in eps: an elementary function
+# is off by ULPS[..] times its value, each operation by half of its result, products by powers of 2 not at all. What is
+# bounded by a number is bounded over all z, and rounded up; terms of second order are far below that and SAFETY.
+#
+# sigmoid: s = sigma(z), c = sigma(-z), both off by 2; s + c = 1, p <= 1/4, q <= 0.0963
+#     p = s c             4.5 p                    = 2 + 2 + 1/2
+#     q = p (c - s)       5.5 |q| + 2 p            c - s is off by 2 (s + c) + |c - s| / 2
+#     r = p (1 - 6 p)     5.5 |r| + 30 p^2         6 p is off by 30 p, and 1 - 6 p by half of itself besides
+# softplus: max(z, 0) + log1p(exp(-|z|)) is off by 1 + 1 + 1/2; then s, p, q as above
+# silu: z s is off by 2.5, z p by 5 |z| p, z q by 6 |z q| + 2 |z| p, z r by 6 |z r| + 30 |z| p^2, so that
+#     s + z p             |.| / 2 + 2 s + 5 |z| p                            <= 5.5 |.| + 1.54 (for z > 0 without 1.54)
+#     2 p + z q           |.| / 2 + 9 p + 6 |z q| + 2 |z| p                  <= |.| / 2 + 2.73
+#     3 q + z r           |.| / 2 + 18 |q| + 6 p + 6 |z r| + 30 |z| p^2      <= |.| / 2 + 4.21
+# tanh: t is off by 2, d = 4 sigma(2 z) sigma(-2 z) <= 1 by 4.5
+#     -2 t d              7                        = 2 + 4.5 + 1/2
+#     d (4 - 6 d)         5.5 |.| + 30 d^2
+# gelu: the argument of C = erfc(-z / sqrt(2)) / 2 is off by 1 (constant, quotient), the exponent of the density g by
+# z^2 / 4, so that C is off by 5 C + |z| g, and g by (2 + z^2 / 4) g (exp 1, constant and quotient 1/2 each)
+#     z C                 5.5 |.| + z^2 g                                    <= 5.5 |.| + 0.30
+#     C + z g             |.| / 2 + 5 C + |z| g (7/2 + z^2 / 4)              <= 5.5 |.| + 1.96
+#     g (2 - z^2)         (3 + z^2 / 4) |.| + z^2 g / 2                      <= 3 |.| + 0.22
+#     g z (z^2 - 4)       (3.5 + z^2 / 4) |.| + |z|^3 g / 2                  <= 3.5 |.| + 0.42
+# sin: 1, as its derivatives. relu: exact.
+_SIGMOID = ((2.0, 0.0), (4.5, 0.0), (5.5, 0.5), (5.5, 1.9))
+JET_ERRORS = {
+    "sigmoid": _SIGMOID,
+    "softplus": ((2.5, 0.0), *_SIGMOID[:3]),
+    "silu": ((2.5, 0.0), (5.5, 1.6), (0.5, 2.8), (0.5, 4.3)),
+    "tanh": ((2.0, 0.0), (4.5, 0.0), (7.0, 0.0), (5.5, 30.0)),
+    "gelu": ((5.5, 0.3), (5.5, 2.0), (3.0, 0.25), (3.5, 0.45)),
+    "sin": ((1.0, 0.0),) * 4,
+    "relu": ((0.5, 0.0),) * 4,
+}
 
-    Counted from the table for each activation, and rounded up over all of them. For the value: erfc (5) and two
-    products. For derivatives, sums cancel, so that the error is absolute: with :math:`\sigma` off by 2 units,
-    :math:`\sigma(z) \sigma(-z)` is off by 4.5; the worst is :math:`\tanh^{(3)} = d (4 - 6 d)` with d the slope, off by
-    :math:`|4 - 12 d| \cdot 4.5 \le 36`.
+
+def jet_error(activation: Activation, k: int, dtype: torch.dtype) -> tuple[float, float]:
+    r"""Return how far the computed k-th derivative may be off: r and a, for an error of at most r eps \|value\| + a.
+
+    So r is a number of units in the last place, at most. To a belongs what underflow takes, which is most for
+    :math:`z \sigma(z)` where exp(-z) overflows: 178 times the smallest normal number. An activation that is not one of
+    ours is taken to be no worse than the worst of ours.
     """
-    return 6.0, (4.0, 8.0, 8.0, 40.0)[k] * torch.finfo(dtype).eps
+    known = [JET_ERRORS[activation.name]] if activation.name in JET_ERRORS else JET_ERRORS.values()
+    relative, absolute = ([errors[k][i] for errors in known] for i in range(2))
+    info = torch.finfo(dtype)
+    return max(relative), max(absolute) * info.eps + 256 * info.tiny
 
 
 @cache
@@ -221,5 +259,5 @@ def jet_ranges(activation: Activation, z: Interval, order: int, outward: bool) -
     for k in range(order + 1):
         extrema = activation_extrema(activation, k, z.dtype)
         lo, hi = range_kernel(left[k], right[k], z, extrema, activation.period)
-        ranges.append(Interval.unchecked(*widen(lo, hi, outward, *jet_error(k, z.dtype))))
+        ranges.append(Interval.unchecked(*widen(lo, hi, outward, *jet_error(activation, k, z.dtype))))
     return ranges

@@ -13,6 +13,7 @@ Source: Marquardt (1963); Nocedal & Wright, Numerical Optimization (2006), secti
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from sobolev_lib import _check
 from sobolev_lib.network import Surrogate
 from sobolev_lib.sobolev import Labelled, SobolevLoss, stack, targets
 
+COARSE_ABOVE = 2**14  # samples above which a minimisation begins on a subset, of at least half as many
 CHUNK_ENTRIES = 1_000_000  # numbers in one chunk's Jacobian: 8 MB in float64
 
 
@@ -75,6 +77,44 @@ def _add_outer_products(matrix: Tensor, left: Tensor, right: Tensor) -> None:
         matrix.addcmul_(left.unsqueeze(-2), right.unsqueeze(-3))
 
 
+def subset_sizes(samples: Labelled) -> list[int]:
+    """Return how many of the first samples each part of a fit uses: up to 2^14 all at once, else growing subsets.
+
+    The first rows of Sobol' points, and of rows in random order, are a smaller sample of the same kind. Where they are
+    not, because the rows are sorted or form a grid, means or spreads give it away, and all samples are used at once.
+    """
+    n = len(samples.x)
+    sizes = [n // 16, n // 4] if n > COARSE_ABOVE else []
+    data = torch.cat([samples.x, samples.value.unsqueeze(1)], 1)
+    mean, spread = data.mean(0), data.std(0)
+    return [size for size in sizes if size >= COARSE_ABOVE // 2 and _alike(data[:size], mean, spread)] + [n]
+
+
+def _alike(rows: Tensor, mean: Tensor, spread: Tensor) -> bool:
+    """Whether rows have about the given mean and spread: to within five standard errors, and a quarter."""
+    near = (rows.mean(0) - mean).abs() <= 5 * spread / len(rows) ** 0.5
+    return bool((near & ((rows.std(0) - spread).abs() <= 0.25 * spread)).all())
+
+
+@dataclass
+class Damping:
+    r"""The damping :math:`\lambda` of Levenberg-Marquardt, and what else its steps hand on from one to the next.
+
+    Attributes:
+        value: :math:`\lambda`, relative to the diagonal of :math:`J^T J`.
+        tries: Steps so far, accepted or refused.
+        ended: Whether the last step found no more to gain.
+    """
+
+    value: float = 1e-3
+    tries: int = 0
+    ended: bool = False
+
+    def follow(self, share: float) -> None:
+        """Change the damping by how well the quadratic model foretold the gain (Nocedal & Wright, algorithm 4.1)."""
+        self.value = max(self.value * (0.2 if share > 0.75 else 1 if share > 0.25 else 3), 1e-12)
+
+
 def levenberg_marquardt(
     net: Surrogate,
     samples: Labelled,
@@ -82,7 +122,7 @@ def levenberg_marquardt(
     *,
     steps: int,
     prior: float = 2.0,
-    damping: float = 1e-3,
+    damping: float | Damping = 1e-3,
     tolerance: float | None = None,
 ) -> Iterator[float]:
     r"""Change `net` by Levenberg-Marquardt steps and yield the loss after each one.
@@ -98,7 +138,8 @@ def levenberg_marquardt(
         loss: The balanced loss; its `order` decides which labels are used.
         steps: How many accepted or refused steps at most.
         prior: The standard deviation s of the weights, in scaled units; ``math.inf`` leaves the ridge away.
-        damping: The first :math:`\lambda`.
+        damping: The first :math:`\lambda`; or a ``Damping``, which is kept up to date: the steps after a yield depend
+            on it and on the weights alone, so a run can be taken up again from both.
         tolerance: Stops after a step that lowers the objective by less than this share. Default: ``0.01 / n``, which
             moves the weights by a tenth of their statistical error.
 
@@ -109,36 +150,47 @@ def levenberg_marquardt(
         ValueError: No steps, a prior or damping that is not positive.
     """
     steps = _check.count("steps", steps)
-    damping = _check.positive("damping", damping)
+    state = damping if isinstance(damping, Damping) else Damping(_check.positive("damping", damping))
     if not prior > 0:
         raise ValueError(f"prior: got {prior}, need a number > 0")
-    parameters, n = list(_parameters(net)), len(samples.x)
-    tolerance = 0.01 / n if tolerance is None else tolerance
-    with torch.no_grad():
-        normal, slope, current = _normal_equations(net, samples, loss)
-        for _ in range(steps):
-            ridge = current / (n * prior**2)
-            weights = torch.cat([parameter.flatten() for parameter in parameters])
-            matrix, downhill = normal + ridge * torch.eye(len(normal), dtype=net.dtype), -slope - ridge * weights
-            curved = matrix.diagonal().clamp_min(1e-12 * matrix.diagonal().max())
-            step = torch.linalg.solve(matrix + torch.diag(damping * curved), downhill)
-            _add(parameters, step)
-            trial = _loss(net, samples, loss)
-            before, after = current + ridge * weights @ weights, trial + ridge * (weights + step) @ (weights + step)
-            if not after < before:  # also refuses NaN
-                _add(parameters, -step)
-                damping *= 4
-                if damping > 1e12:
-                    return
-                continue
-            # The damping follows how well the quadratic model foretold the gain (Nocedal & Wright, algorithm 4.1).
-            foretold = 2 * downhill @ step - step @ matrix @ step
-            share = (before - after) / foretold
-            damping = max(damping * (0.2 if share > 0.75 else 1 if share > 0.25 else 3), 1e-12)
+    tolerance = 0.01 / len(samples.x) if tolerance is None else tolerance
+    while not state.ended and state.tries < steps:
+        trial = _accepted(net, samples, loss, steps, prior, state, tolerance)
+        if trial is not None:
             yield trial
-            if before - after < tolerance * before:
-                return
-            normal, slope, current = _normal_equations(net, samples, loss)
+
+
+@torch.no_grad()
+def _accepted(net, samples, loss, steps: int, prior: float, state: Damping, tolerance: float) -> float | None:
+    """Change the network by the next step that lowers the objective; return its loss, None if there is no such step."""
+    parameters = list(_parameters(net))
+    weights = torch.cat([parameter.flatten() for parameter in parameters])
+    normal, slope, current = _normal_equations(net, samples, loss)
+    if not math.isfinite(current):
+        raise FloatingPointError(
+            f"loss is {current} before step {state.tries} of Levenberg-Marquardt: try more Adam steps at a lower "
+            "learning_rate before it, and check the labels for outliers"
+        )
+    ridge = current / (len(samples.x) * prior**2)
+    matrix, downhill = normal + ridge * torch.eye(len(normal), dtype=net.dtype), -slope - ridge * weights
+    curved = matrix.diagonal().clamp_min(1e-12 * matrix.diagonal().max())
+    before = current + ridge * weights @ weights
+    while state.tries < steps:
+        state.tries += 1
+        step = torch.linalg.solve(matrix + torch.diag(state.value * curved), downhill)
+        _set(parameters, weights + step)
+        trial = _loss(net, samples, loss)
+        after = trial + ridge * (weights + step) @ (weights + step)
+        if after < before:  # false for NaN
+            state.follow(((before - after) / (2 * downhill @ step - step @ matrix @ step)).item())
+            state.ended = bool(before - after < tolerance * before)
+            return trial
+        _set(parameters, weights)  # a copy, because adding a step and taking it away again rounds
+        state.value *= 4
+        if state.value > 1e12:
+            state.ended = True
+            break
+    return None
 
 
 def _parameters(net: Surrogate) -> Iterator[Tensor]:
@@ -147,10 +199,10 @@ def _parameters(net: Surrogate) -> Iterator[Tensor]:
         yield bias
 
 
-def _add(parameters: list[Tensor], step: Tensor) -> None:
+def _set(parameters: list[Tensor], weights: Tensor) -> None:
     start = 0
     for parameter in parameters:
-        parameter.add_(step[start : start + parameter.numel()].view_as(parameter))
+        parameter.copy_(weights[start : start + parameter.numel()].view_as(parameter))
         start += parameter.numel()
 
 

@@ -104,7 +104,7 @@ def label(
     )
     task.check(x)
     _check_noise(noise, len(x) * paths, task.normals)
-    chunk = _check.count("chunk", max(512, min(2**16, 2**20 // max(task.normals, 1))) if chunk is None else chunk)
+    chunk = _check.count("chunk", max(512, min(2**15, 2**20 // max(task.normals, 1))) if chunk is None else chunk)
     average = Average(len(x), paths)
     work = functools.partial(task.rows, x, directions, noise, paths)
     for (first, inputs, path, count), labels in in_order(work, list(pieces(len(x), paths, chunk))):

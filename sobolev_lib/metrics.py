@@ -1,20 +1,25 @@
-r"""Errors of value, gradient and curvature against a reference, in raw units, and the table that shows them.
+r"""Errors of value, gradient and curvature against a reference, what noise alone would leave, and violations of shape.
 
 Curvature is measured along a direction u as :math:`u^T \nabla^2 N\, u`; with u = (1, .., 1) this is the gamma of a
 basket whose assets all move together. Chapter 9.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from sobolev_lib import _check
+from sobolev_lib.gauss_newton import jacobian
 from sobolev_lib.network import Surrogate
+from sobolev_lib.sobolev import Labelled, SobolevLoss, check_labels, take, targets
 
 QUANTITIES = ("price", "delta", "gamma")
+MOST_PARAMETERS = 2000  # of a network whose noise floor is asked for: matrices of that size are factorised
+ROWS = 1_000_000  # numbers in a chunk of a Jacobian
 
 
 class Truth(Protocol):
@@ -34,12 +39,15 @@ class Errors:
         parameters: Number of parameters.
         rmse: By quantity (price, delta, gamma); delta over all points and components.
         maximum: By quantity.
+        relative: By quantity: the root mean square error over the root mean square of the reference; infinite where
+            the reference is zero and the network is not.
     """
 
     widths: tuple[int, ...]
     parameters: int
     rmse: dict[str, float]
     maximum: dict[str, float]
+    relative: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """One line: parameters and the three root mean square errors."""
@@ -79,24 +87,188 @@ def evaluate(net: Surrogate, x: Tensor, truth: Truth, *, direction: Tensor | Non
     price = _check.tensor("truth.price", truth.price, shape=(n,))
     delta = _check.tensor("truth.delta", truth.delta, shape=(n, d))
     gamma = _check.tensor("truth.gamma", truth.gamma, shape=(n,))
-    direction = torch.ones(d) if direction is None else _check.tensor("direction", direction, shape=(d,))
-    u = direction.to(net.dtype)
-    value, gradient = net.value_and_gradient(x)
-    curvature = net.hvp(x, u.unsqueeze(0))[:, 0] @ u if net.activation.smooth else torch.zeros_like(value)
+    u = _direction(direction, net)
+    value, gradient, curvature = _derivatives(net, x, u)
+    truths = dict(zip(QUANTITIES, (price, delta, gamma), strict=True))
     errors = dict(zip(QUANTITIES, (value - price, gradient - delta, curvature - gamma), strict=True))
+    rmse = {name: _rms(error) for name, error in errors.items()}
+    sizes = {name: _rms(truth) for name, truth in truths.items()}
     return Errors(
         tuple(net.widths),
         net.parameter_count,
-        {name: error.double().square().mean().sqrt().item() for name, error in errors.items()},
+        rmse,
         {name: error.abs().max().item() for name, error in errors.items()},
+        {name: rmse[name] / sizes[name] if sizes[name] else math.inf * (rmse[name] > 0 or math.nan) for name in rmse},
     )
 
 
-def table(rows: Mapping[str, Errors]) -> str:
+def _derivatives(net: Surrogate, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return value (n,), gradient (n, d) and curvature (n,) along u; that of a ReLU network is zero."""
+    value, gradient = net.value_and_gradient(x)
+    curvature = net.hvp(x, u.unsqueeze(0))[:, 0] @ u if net.activation.smooth else torch.zeros_like(value)
+    return value, gradient, curvature
+
+
+def _rms(tensor: Tensor) -> float:
+    return tensor.double().square().mean().sqrt().item()
+
+
+@dataclass(frozen=True)
+class Violations:
+    """How often and how far a network breaks the shape of a value that is non-negative, increasing and convex.
+
+    Attributes:
+        share: By quantity, the share of points with a negative price, with a negative component of delta, with a
+            negative gamma.
+        worst: By quantity, the largest amount by which it is negative at a point, 0 if it is nowhere.
+    """
+
+    share: dict[str, float]
+    worst: dict[str, float]
+
+    def __str__(self) -> str:
+        """One line: the share of points and the worst amount for each quantity."""
+        parts = (f"{name} {self.share[name]:.1%} (worst {self.worst[name]:.1e})" for name in QUANTITIES)
+        return "below zero: " + ", ".join(parts)
+
+
+@torch.no_grad()
+def violations(net: Surrogate, x: Tensor, *, direction: Tensor | None = None) -> Violations:
+    r"""Count the points at which a network breaks the shape that a call on a basket has.
+
+    Such a value is never negative, falls in no input, and is convex: without one of these there is an arbitrage. Points
+    are samples: that a network keeps its shape *everywhere* in a box is what ``is_non_negative``, ``is_increasing`` and
+    ``is_convex`` can prove.
+
+    Args:
+        net: The network.
+        x: Points (n, d), raw units.
+        direction: The direction u of the curvature :math:`u^T \nabla^2 N\, u`, (d,); default: all ones.
+
+    Returns:
+        ``Violations``.
+
+    Raises:
+        ValueError: Shapes that do not fit.
+
+    Example:
+        A value of x falls below zero to the left of it.
+
+        >>> net = Surrogate([1, 1])
+        >>> with torch.no_grad():
+        ...     weight = net.weights[0].fill_(1.0)
+        >>> found = violations(net, torch.tensor([[-0.5], [0.5], [1.0], [2.0]]))
+        >>> print(found)
+        below zero: price 25.0% (worst 5.0e-01), delta 0.0% (worst 0.0e+00), gamma 0.0% (worst 0.0e+00)
+    """
+    x = _check.tensor("x", x, shape=("n", net.widths[0])).to(net.dtype)
+    if not len(x):
+        raise ValueError("x: got no points, need at least one")
+    u = _direction(direction, net)
+    value, gradient, curvature = _derivatives(net, x, u)
+    lowest = dict(zip(QUANTITIES, (value, gradient.min(1).values, curvature), strict=True))
+    return Violations(
+        {name: (tensor < 0).double().mean().item() for name, tensor in lowest.items()},
+        {name: max(0.0, -tensor.min().item()) for name, tensor in lowest.items()},
+    )
+
+
+@torch.no_grad()
+def noise_floor(
+    net: Surrogate, samples: Labelled, loss: SobolevLoss, x: Tensor, *, direction: Tensor | None = None, prior=2.0
+) -> Errors:
+    r"""Return the errors that the labels' noise alone leaves in a network fitted by least squares.
+
+    Near the minimum the fit is linear in the parameters: with the balanced residuals :math:`r_i` of sample i, their
+    Jacobian :math:`J_i` and the ridge :math:`\mu` of ``levenberg_marquardt``,
+
+    .. math::  \mathrm{Cov}\,\hat\theta = A^{-1}\, \frac{1}{n^2} \sum_i J_i^T r_i r_i^T J_i\, A^{-1}, \qquad
+        A = \frac1n \sum_i J_i^T J_i + \mu I .
+
+    The floor of an output g is the root mean square over the points of its standard deviation,
+    :math:`\bigl(\nabla_\theta g^T\, \mathrm{Cov}\,\hat\theta\, \nabla_\theta g\bigr)^{1/2}`. Values of noise
+    :math:`\sigma` at the inputs of the fit give the familiar :math:`\sigma \sqrt{p / n}`. An error well above the floor
+    is one of the network or of its training; an error at the floor falls with more samples only. Noise of different
+    samples is taken to be independent: for Sobol' points, whose errors partly cancel, the floor is an upper estimate.
+
+    Args:
+        net: A network fitted to the samples, of at most 2,000 parameters.
+        samples: The labels that it was fitted to.
+        loss: The loss that it was fitted with.
+        x: Points (n, d) at which the errors would be measured, raw units.
+        direction: The direction of the curvature, as for ``evaluate``.
+        prior: As for ``fit``.
+
+    Returns:
+        ``Errors`` with root mean squares only, a row for ``table``.
+
+    Raises:
+        ValueError: Labels missing for the loss, too many parameters, shapes that do not fit.
+
+    Source: White, Maximum Likelihood Estimation of Misspecified Models (1982), for the covariance.
+
+    Example:
+        The mean of 100 values with standard deviation 1 has the standard error 0.1; no input, so no slope is fitted.
+
+        >>> from types import SimpleNamespace
+        >>> x = torch.zeros(100, 1, dtype=torch.float64)
+        >>> value = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(50)
+        >>> samples = SimpleNamespace(x=x, value=value, gradient=None, hvp=None, directions=None)
+        >>> loss = SobolevLoss(order=0, matrix=torch.eye(1, dtype=torch.float64))
+        >>> floor = noise_floor(Surrogate([1, 1]), samples, loss, x, prior=1e6)
+        >>> round(floor.rmse["price"], 6)
+        0.1
+    """
+    check_labels(samples, loss.order)
+    p, u = net.parameter_count, _direction(direction, net)
+    if p > MOST_PARAMETERS:
+        raise ValueError(f"net: got {p} parameters, need at most {MOST_PARAMETERS}")
+    x = _check.tensor("x", x, shape=("n", net.widths[0])).to(net.dtype)
+    root = _covariance_root(net, samples, loss, prior)
+    order = 2 if net.activation.smooth else 1
+    sums = dict.fromkeys(QUANTITIES, 0.0)
+    for rows in x.split(max(1, ROWS // (p * (1 + 2 * x.shape[1])))):
+        _, slopes = jacobian(net, rows, order=order, directions=u.unsqueeze(0))
+        deviations = slopes.double() @ root
+        parts = (deviations[:, 0], deviations[:, 1 : 1 + len(u)], (deviations[:, 1 + len(u) :].mT @ u.double()))
+        sums = {name: sums[name] + part.square().sum().item() for name, part in zip(QUANTITIES, parts, strict=True)}
+    counts = dict(zip(QUANTITIES, (len(x), x.numel(), len(x)), strict=True))
+    return Errors(tuple(net.widths), p, {name: math.sqrt(sums[name] / counts[name]) for name in sums}, {})
+
+
+def _covariance_root(net: Surrogate, samples: Labelled, loss: SobolevLoss, prior: float) -> Tensor:
+    """Return a matrix R (p, p) with ``R R^T`` the covariance of the parameters."""
+    n, p, q = len(samples.x), net.parameter_count, len(loss.matrix)
+    normal, scores, total = torch.zeros(p, p).double(), torch.zeros(p, p).double(), 0.0
+    for start in range(0, n, max(1, ROWS // (p * q))):
+        part = take(samples, slice(start, start + max(1, ROWS // (p * q))), loss.order)
+        outputs, slopes = jacobian(net, part.x, order=loss.order, directions=part.directions)
+        slopes = (loss.matrix @ slopes).double()
+        residual = ((outputs - targets(part, loss.order)) @ loss.matrix.T).double()
+        score = (slopes * residual.unsqueeze(-1)).sum(1)
+        flat = slopes.flatten(0, 1)
+        normal += flat.T @ flat
+        scores += score.T @ score
+        total += residual.square().sum().item()
+    matrix = normal / n + total / n / (n * prior**2) * torch.eye(p).double()
+    unit = matrix.diagonal().sqrt()  # parameters differ in size by orders of magnitude
+    sizes, vectors = torch.linalg.eigh(scores / unit.outer(unit))
+    root = vectors * sizes.clamp_min(0).sqrt()
+    return torch.linalg.solve(matrix / unit.outer(unit), root) / unit.unsqueeze(1) / n
+
+
+def _direction(direction: Tensor | None, net: Surrogate) -> Tensor:
+    d = net.widths[0]
+    direction = torch.ones(d) if direction is None else _check.tensor("direction", direction, shape=(d,))
+    return direction.to(net.dtype)
+
+
+def table(rows: Mapping[str, Errors], *, relative: bool = False) -> str:
     """Return a plain text table of parameters and RMSE, one row per network, two digits.
 
     Args:
-        rows: Errors by name, in the order to be shown.
+        rows: Errors by name, in the order to be shown; a noise floor may be one of them.
+        relative: Show the errors relative to the reference instead.
 
     Example:
         >>> errors = Errors((7, 3, 3, 1), 40, {"price": 1e-3, "delta": 2e-3, "gamma": 0.03}, {})
@@ -104,9 +276,13 @@ def table(rows: Mapping[str, Errors]) -> str:
         network  parameters    price    delta    gamma
         small            40  1.0e-03  2.0e-03  3.0e-02
     """
+    _check.instance("relative", relative, bool)
     size = max([len("network"), *map(len, rows)])
     lines = [f"{'network':{size}}  parameters" + "".join(f"{name:>9}" for name in QUANTITIES)]
     for name, errors in rows.items():
-        figures = "".join(f"{errors.rmse[quantity]:9.1e}" for quantity in QUANTITIES)
+        shown = errors.relative if relative else errors.rmse
+        if not shown:
+            raise ValueError(f"rows: got '{name}' without relative errors, need those that evaluate returns")
+        figures = "".join(f"{shown[quantity]:9.1e}" for quantity in QUANTITIES)
         lines.append(f"{name:{size}}  {errors.parameters:>10,}{figures}")
     return "\n".join(lines)

@@ -219,8 +219,11 @@ def _odd(words: np.ndarray) -> Tensor:
 
 
 def _normals(odd: Tensor, bits: int) -> Tensor:
-    """Normals from odd integers in (-2^bits, 2^bits): Phi^-1((1 + y) / 2) = sqrt(2) erfinv(y), y = odd / 2^bits."""
-    return odd.to(torch.float64).mul_(2.0**-bits).erfinv_().mul_(math.sqrt(2))
+    """Normals from odd integers in (-2^bits, 2^bits): Phi^-1((1 + y) / 2) = sqrt(2) erfinv(y), y = odd / 2^bits.
+
+    They take the integers' place: new memory costs more than the arithmetic on it.
+    """
+    return odd.view(torch.float64).copy_(odd).mul_(2.0**-bits).erfinv_().mul_(math.sqrt(2))
 
 
 @lru_cache(maxsize=16)

@@ -84,6 +84,27 @@ def draw_network(
     axes.axis("off")
 
 
+def draw_path(axes: Axes, path, *, colour: str = PALETTE["good"]) -> None:
+    """Draw what `shrink` or `grow` tried: excess over its standard error against the number of parameters.
+
+    Accepted candidates are dots, refused ones crosses; far values stand at the edge, at -6 and 10. The dashed line is
+    the default limit, an excess of twice its standard error.
+
+    Args:
+        axes: Where to draw; the axis of parameters is logarithmic and falls to the right.
+        path: A ``Path``, or anything with `trials` that have `parameters`, `excess`, `error` and `accepted`.
+        colour: Of the marks.
+    """
+    for accepted, marker in ((True, "o"), (False, "x")):
+        trials = [t for t in path.trials if t.accepted is accepted]
+        heights = [float(np.clip(t.excess / max(t.error, np.finfo(float).tiny), -6, 10)) for t in trials]
+        axes.scatter([t.parameters for t in trials], heights, color=colour, marker=marker, s=26, zorder=2)
+    axes.axhline(2, color=PALETTE["exact"], linestyle="--", linewidth=1)
+    axes.set(xscale="log", xlabel="parameters", ylabel="excess / standard error")
+    if not axes.xaxis_inverted():
+        axes.invert_xaxis()
+
+
 def label_line(axes: Axes, x: float, y: float, text: str, colour: str, **options) -> None:
     """Write a line's name beside it, in its colour, instead of a legend."""
     axes.annotate(

@@ -292,7 +292,8 @@ def _regression(a: Tensor, target: Tensor) -> Tensor:
     centre, wanted = a.mean(0), target.mean(0)
     spread = (a - centre) / len(a) ** 0.5
     normal = spread.T @ spread
-    scale = normal.diagonal().mean().clamp_min(torch.finfo(a.dtype).tiny)
+    scale = normal.diagonal().mean()
+    scale = torch.where(scale > 1e-200, scale, torch.ones_like(scale))  # all nodes constant: only the constant is left
     normal = normal + RIDGE * scale * torch.eye(len(normal), dtype=a.dtype)
     slope = torch.linalg.solve(normal, spread.T @ ((target - wanted) / len(a) ** 0.5))
     return torch.cat([slope, (wanted - centre @ slope).unsqueeze(0)])

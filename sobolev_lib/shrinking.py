@@ -17,6 +17,7 @@ Source: Kichler, Afghan & Naumann (2024), section 3, for pruning until the error
 Chapter 7.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ from sobolev_lib.training import fit
 BLOCKS = 32  # of held-out samples, whose means give the standard error: twice it is then a 95 % limit
 RADIUS = 0.1  # of the balls for the scores, in standard deviations of each input
 FOLD = 16_384  # samples over which cut nodes are folded: enough for a regression on a hundred nodes
-NARROW = 500  # parameters from which on layers and nodes are removed one by one
+NARROW = 8  # nodes per layer from which on layers and nodes are removed one by one
+TAUGHT = 2**16  # samples that the large network labels: without noise, so many are plenty
 SMALL = 1600  # parameters up to which Levenberg-Marquardt steps are affordable
 
 Score = Callable[[Surrogate], Sequence[Tensor]]
@@ -209,7 +211,8 @@ class _Search:
 
     @torch.no_grad()
     def _squares(self, net: Surrogate) -> Tensor:
-        return self.loss.residuals(net, self.held).square().sum(1)
+        parts = (take(self.held, rows, self.order) for rows in _chunks(len(self.held.x)))
+        return torch.cat([self.loss.residuals(net, part).square().sum(1) for part in parts])
 
     def judge(self, net: Surrogate) -> tuple[float, float, bool]:
         """Return the excess, its standard error from means of blocks of consecutive samples, and the verdict.
@@ -231,7 +234,7 @@ class _Search:
         for training in ("-", "network", "labels"):
             if training != "-":
                 candidate = candidate.copy()
-                source = self.taught() if training == "network" else self.train
+                source = self.taught if training == "network" else self.train
                 learn(candidate, source, training, self.order, self.seed)
             if training == "network":
                 self.last = candidate
@@ -245,15 +248,24 @@ class _Search:
             self.last = candidate
         return candidate if accepted else None
 
+    @functools.cached_property
     def taught(self) -> Batch:
-        """Return the samples with the large network's outputs as labels."""
-        if not hasattr(self, "_taught"):
-            directions = self.train.directions if self.order == 2 else None
-            with torch.no_grad():
-                outputs = self.net.taylor(self.train.x, order=self.order, directions=directions)
-            named = dict(zip(("value", "gradient", "hvp"), outputs, strict=False))
-            self._taught = Batch(self.train.x, directions=directions, **named)
-        return self._taught
+        """The first samples, with the large network's outputs as labels."""
+        some = take(self.train, slice(0, TAUGHT), self.order)
+        parts = []
+        with torch.no_grad():
+            for rows in _chunks(len(some.x)):
+                part = take(some, rows, self.order)
+                parts.append(self.net.taylor(part.x, order=self.order, directions=part.directions))
+        outputs = [torch.cat(kind) for kind in zip(*parts, strict=True)]
+        return Batch(
+            some.x, directions=some.directions, **dict(zip(("value", "gradient", "hvp"), outputs, strict=False))
+        )
+
+
+def _chunks(n: int):
+    """Rows in pieces: a large network's pass over all samples at once would fill the memory."""
+    return (slice(start, min(start + 8192, n)) for start in range(0, n, 8192))
 
 
 def learn(net: Surrogate, samples: Labelled, source: str, order: int, seed: int) -> None:
@@ -265,7 +277,7 @@ def learn(net: Surrogate, samples: Labelled, source: str, order: int, seed: int)
     exact = source == "network"
     rows = max(int((4e9 if exact else 1.6e10) / (q * p**2)), 8 * p // q)
     some = take(samples, slice(0, rows), order)
-    fit(net, some, order=order, steps=0, finish=20 if p <= NARROW else 10, prior=math.inf if exact else 2.0)
+    fit(net, some, order=order, steps=0, finish=20 if p <= 500 else 10, prior=math.inf if exact else 2.0)
 
 
 class _Descent:
@@ -295,7 +307,7 @@ class _Descent:
     def _halve(self) -> None:
         """Halve the widths of a large network, past refusals: what is small enough to be trained well may pass."""
         net = self.best
-        while not self._done() and net.parameter_count > NARROW and max(net.widths[1:-1], default=1) > 1:
+        while not self._done() and max(net.widths[1:-1], default=1) > NARROW:
             widest = max(net.widths[1:-1])
             kept = keep_most(self.search.score(net), [min(widest // 2, width) for width in net.widths[1:-1]])
             candidate = cut(net, kept, x=self.search.train.x[:FOLD])

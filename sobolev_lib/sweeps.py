@@ -43,6 +43,10 @@ class Enclosure:
         activation_second_adjoints: The same with respect to :math:`a_l`.
         hvp: Order 2: Hessian-vector products, raw units, (n, k, d).
         curvature: Order 2: second derivative along each direction, :math:`v^T \nabla^2 N\, v`, raw units, (n, k).
+        directions: Order 2: the directions, raw units, (k, d).
+        rounding: How everything was rounded, "outward" or "nearest".
+
+    ``enclosure[rows]`` has the enclosures of some of the boxes.
     """
 
     box: Interval
@@ -58,6 +62,11 @@ class Enclosure:
     activation_second_adjoints: list[Interval] | None = None
     hvp: Interval | None = None
     curvature: Interval | None = None
+    directions: Tensor | None = None
+    rounding: str = "outward"
+
+    def __getitem__(self, rows) -> "Enclosure":
+        return over_fields(lambda xs: xs[0][rows], [self])
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +110,12 @@ class Sweep:
     layers: Layers
     monomials: Monomials | None  # with zonotopes
     outward: bool
-    order: int
-    directions: Tensor | None
+    directions: Tensor | None  # at order 2
+
+    @property
+    def order(self) -> int:
+        """How many times is differentiated."""
+        return 1 if self.directions is None else 2
 
     @property
     def hidden(self) -> int:
@@ -131,7 +144,9 @@ class Sweep:
         z_bars, gradient = self.adjoint(len(box), trace)
         activations = [ranges[0] for ranges in trace.ranges]
         result = (box, trace.nodes, activations, value, z_bars, trace.adjoints, gradient)
-        return Enclosure(*result, *self.second(len(box), trace)) if self.order == 2 else Enclosure(*result)
+        if self.order == 2:
+            result += (*self.second(len(box), trace), self.directions)
+        return Enclosure(*result, rounding=self.rounding)
 
     def forward(self, box: Interval, trace: _Trace) -> Interval:
         """Enclose all nodes; return the value."""
@@ -169,9 +184,7 @@ class Sweep:
 
     def second(self, n: int, trace: _Trace) -> tuple[list[Interval], ...]:
         """Sweep along each direction; return the order-2 fields of an `Enclosure`."""
-        d = self.layers.weights[0].shape[1]
-        directions = torch.eye(d, dtype=torch.float64) if self.directions is None else self.directions
-        steps = div(point(directions), self.layers.input_scale, rounding=self.rounding)
+        steps = div(point(self.directions), self.layers.input_scale, rounding=self.rounding)
         results = [self.along(steps[i : i + 1], n, trace) for i in range(len(steps))]
         *nodes, hvp, curvature = ([pick[i] for pick in results] for i in range(6))
         nodes = ([_stack(layer) for layer in zip(*lists, strict=True)] for lists in nodes)
@@ -263,14 +276,12 @@ def _stack(parts: list[Interval]) -> Interval:
 
 
 def over_fields(combine, parts: list[Enclosure]) -> Enclosure:
-    """Combine enclosures field by field, list entry by list entry."""
+    """Combine the intervals of enclosures field by field, list entry by list entry; the rest is the first one's."""
 
     def combined(values):
-        if values[0] is None:
-            return None
         if isinstance(values[0], list):
             return [combined(layer) for layer in zip(*values, strict=True)]
-        return combine(values)
+        return combine(values) if isinstance(values[0], Interval) else values[0]
 
     return Enclosure(*(combined([getattr(part, f.name) for part in parts]) for f in fields(Enclosure)))
 

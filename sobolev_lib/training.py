@@ -1,21 +1,25 @@
 r"""`fit`: train a surrogate with the Sobolev loss, by Adam and, for small networks, a Levenberg-Marquardt finish.
 
 The learning rate rises over the first twentieth of the steps and then falls to zero along a cosine: a rate that ends at
-zero averages the noise of the batches away, and makes the digits of the result independent of the machine. Chapters 4
-and 8.
+zero averages the noise of the batches away, and makes the digits of the result independent of the machine. Every step
+is a function of the state before it, so a run with a checkpoint that is killed goes on as if nothing had happened.
+Chapters 4 and 8.
 """
 
 import functools
 import math
+import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from numbers import Real
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from sobolev_lib import _check
-from sobolev_lib.gauss_newton import levenberg_marquardt
+from sobolev_lib.checkpoint import Checkpoint, History, State, digest
+from sobolev_lib.gauss_newton import Damping, levenberg_marquardt, subset_sizes
 from sobolev_lib.network import Surrogate
 from sobolev_lib.sobolev import (
     BALANCES,
@@ -25,27 +29,15 @@ from sobolev_lib.sobolev import (
     balance_by_moments,
     check_labels,
     take,
+    targets,
 )
 
 SMALL = 500  # parameters up to which a Levenberg-Marquardt step costs little and is the default finish
+# From coarse to fine, a step that lowers the loss by less than this share of p/n is the last on its subset. The minimum
+# of p parameters on n noisy labels lies about p/n below the truth, so what is left to gain is a small part of that.
+GAIN = 1e-3
 WARM_UP = 0.05  # share of the steps over which the learning rate rises
-
-
-@dataclass
-class History:
-    """What `fit` did.
-
-    Attributes:
-        loss: The batch loss at every Adam step.
-        finish: The full loss after every accepted Levenberg-Marquardt step, one list per balance.
-        validation: Pairs (step, loss on the validation samples).
-        stopped_at: The Adam step after which early stopping ended the first phase, or None.
-    """
-
-    loss: list[float] = field(default_factory=list)
-    finish: list[list[float]] = field(default_factory=list)
-    validation: list[tuple[int, float]] = field(default_factory=list)
-    stopped_at: int | None = None
+GROWTH = 1e6  # times the larger of the first loss and that of a constant: from there on a run has diverged
 
 
 def fit(
@@ -59,11 +51,12 @@ def fit(
     balance: str | SobolevLoss = "moments",
     finish: int | None = None,
     prior: float = 2.0,
-    validation: Labelled | None = None,
+    validation: Labelled | float | None = None,
     patience: int = 10,
     seed: int = 0,
     callback: Callable[[int, float], None] | None = None,
     progress: bool = False,
+    checkpoint: str | os.PathLike | None = None,
 ) -> History:
     r"""Train `net` in place on samples, or on fresh samples at every step.
 
@@ -77,21 +70,31 @@ def fit(
         balance: "moments" (each order has the same share), "covariance" (generalised least squares: the finish, if
             there is one, is repeated twice with the balance measured on its own residuals; without a finish the
             second half of the Adam steps uses it), or a ``SobolevLoss``.
-        finish: Levenberg-Marquardt steps after Adam. Default: 40 for at most 500 parameters, else 0.
+        finish: Levenberg-Marquardt steps after Adam, at most so many per balance and subset. Default: 40 for at most
+            500 parameters, else 0. Above 2^14 samples they begin on the first sixteenth of the rows and go on with
+            the first quarter (each if it has 2^13 rows), then all: the rows' order should mean nothing, as with Sobol'
+            points.
         prior: Standard deviation of the weights that the finish assumes, see ``levenberg_marquardt``.
-        validation: Samples on which the loss is measured 50 times; the network with the lowest one is kept.
+        validation: Samples on which the loss is measured 50 times during the Adam steps; the network with the lowest
+            one is kept. Or a share, such as 0.1, of `samples`: rows drawn from `seed` are held out of all training.
         patience: With `validation`: stop after so many measurements without a new lowest loss.
-        seed: Decides the order of the samples.
+        seed: Decides the order of the samples, and which of them are held out.
         callback: Called with the step and its loss after every Adam step.
         progress: Show a bar (silent where ``TQDM_DISABLE`` is set).
+        checkpoint: A file in which the state of the run is kept, written whole or not at all, every second or as often
+            as costs a twentieth of the time. If it exists, the run goes on from there: killed or not, it ends with the
+            same weights, bit for bit, on the same machine with the same number of threads; fresh samples must be a
+            function of the step number. When the run is over, the file stays, and the same call returns at once
+            what it found. To train anew, delete the file.
 
     Returns:
         The losses, see ``History``. The network itself is changed.
 
     Raises:
         ValueError: Labels missing for `order`, an activation without second derivative at order 2, arguments out of
-            range.
-        FloatingPointError: The loss is no longer finite; says at which step and what to try.
+            range; a checkpoint that is damaged, or of other arguments, data or another network: says what differs.
+        FloatingPointError: The loss is no longer finite, or has grown to a million times that of a constant; says at
+            which step and what to try.
 
     Source: Kichler, Afghan & Naumann (2024), section 4; Kingma & Ba (2015) for Adam.
 
@@ -106,39 +109,128 @@ def fit(
         >>> (net(x) - x[:, 0] ** 2).abs().max().item() < 1e-3
         True
     """
-    steps = _check.count("steps", steps, least=0)
-    batch = _check.count("batch", batch)
-    learning_rate = _check.positive("learning_rate", learning_rate)
-    seed = _check.count("seed", seed, least=0)
-    patience = _check.count("patience", patience)
+    settings = _Settings(order, steps, batch, learning_rate, balance, finish, prior, patience, seed)
     fresh = samples if callable(samples) else None
-    known = fresh(0) if fresh else samples
-    check_labels(known, order)
-    if order == 2 and not net.activation.smooth:
-        raise ValueError(f"net: got activation '{net.activation.name}' at order 2, need one with a second derivative")
-    if not isinstance(balance, SobolevLoss):
-        _check.choice("balance", balance, BALANCES)
-    if validation is not None:
-        check_labels(validation, order)
-    if finish is None:
-        finish = 40 if fresh is None and net.parameter_count <= SMALL else 0
-    finish = _check.count("finish", finish, least=0, most=0 if fresh else None)
+    known, validation = _data(net, fresh(0) if fresh else samples, validation, settings, fresh is not None)
+    settings = settings.with_finish(0 if fresh else 40 if net.parameter_count <= SMALL else 0, fresh is not None)
+    scaled = net if net.is_scaled else net.copy().set_scaling(known.x, known.value)
+    loss = balance if isinstance(balance, SobolevLoss) else balance_by_moments(known, order)
+    state = State(net, loss, digest(*scaled.state_dict().values()))
+    if checkpoint is not None:
+        run = settings.described() | {
+            "network": f"{net.extra_repr()}, {net.dtype}",
+            "first balance": digest(loss.matrix),
+        }
+        run |= {"samples": _fingerprint(known), "validation": _fingerprint(validation)}
+        state.restore(Checkpoint(checkpoint, run))
     if not net.is_scaled:
         net.set_scaling(known.x, known.value)
-    loss = balance if isinstance(balance, SobolevLoss) else balance_by_moments(known, order)
-    history = History()
-    by_covariance = balance == "covariance"
-    if steps:
-        draw = fresh or (lambda step: take(known, batch_rows(len(known.x), batch, seed, step), order))
-        switch = steps // 2 if by_covariance and not finish else None
-        phase = _Adam(net, draw, loss, steps, learning_rate, switch, known, history)
-        phase.run(validation, patience, callback, progress)
-    if finish:
-        history.finish.append(list(levenberg_marquardt(net, known, loss, steps=finish, prior=prior)))
-        for _ in range(2 if by_covariance else 0):
-            loss = balance_by_covariance(net, known, order)
-            history.finish.append(list(levenberg_marquardt(net, known, loss, steps=finish, prior=prior)))
-    return history
+    draw = fresh or (lambda step: take(known, batch_rows(len(known.x), settings.batch, settings.seed, step), order))
+    if steps and not state.finished:
+        _adam(state, draw, settings, known, validation, callback, progress)
+    if settings.finish and not state.finished:
+        _finish(state, settings, known)
+    state.end()
+    return state.history
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """The numbers that `fit` was given, checked."""
+
+    order: int
+    steps: int
+    batch: int
+    learning_rate: float
+    balance: str | SobolevLoss
+    finish: int | None
+    prior: float
+    patience: int
+    seed: int
+
+    def __post_init__(self):
+        _check.count("steps", self.steps, least=0)
+        _check.count("batch", self.batch)
+        _check.positive("learning_rate", self.learning_rate)
+        _check.count("seed", self.seed, least=0)
+        _check.count("patience", self.patience)
+        if not isinstance(self.balance, SobolevLoss):
+            _check.choice("balance", self.balance, BALANCES)
+
+    @property
+    def by_covariance(self) -> bool:
+        """Whether the balance is measured on residuals."""
+        return self.balance == "covariance"
+
+    @property
+    def switch(self) -> int | None:
+        """The Adam step before which the balance by covariance is measured, if there is one."""
+        return self.steps // 2 if self.by_covariance and not self.finish else None
+
+    def with_finish(self, default: int, fresh: bool) -> "_Settings":
+        """Return the settings with the number of steps of the finish; fresh samples allow none."""
+        finish = default if self.finish is None else self.finish
+        return replace(self, finish=_check.count("finish", finish, least=0, most=0 if fresh else None))
+
+    def described(self) -> dict[str, str]:
+        """Return each setting as text; of a balance that was given, its kind (its numbers are digested beside it)."""
+        return {name: str(value) for name, value in vars(self).items() if name != "balance"} | {
+            "balance": self.balance if isinstance(self.balance, str) else "SobolevLoss"
+        }
+
+
+def _data(net, known, validation, settings, fresh: bool) -> tuple[Labelled, Labelled | None]:
+    """Return the samples to train on and those to validate on, checked."""
+    order = check_labels(known, settings.order)
+    if order == 2 and not net.activation.smooth:
+        raise ValueError(f"net: got activation '{net.activation.name}' at order 2, need one with a second derivative")
+    if validation is None:
+        return known, None
+    if not isinstance(validation, Real):
+        check_labels(validation, order)
+        return known, validation
+    share, n = _check.positive("validation", validation), len(known.x)
+    held = round(share * n)
+    if fresh or not 0 < held < n - 1:
+        raise ValueError(
+            f"validation: got {validation} of {'fresh samples' if fresh else f'{n} samples'}, need samples, or a share "
+            "of given samples that leaves some on both sides"
+        )
+    drawn = torch.randperm(n, generator=torch.Generator().manual_seed(settings.seed))
+    # Both parts keep the order of the rows: the first of them may be a smaller sample of the same kind.
+    return take(known, drawn[held:].sort().values, order), take(known, drawn[:held].sort().values, order)
+
+
+def _fingerprint(samples: Labelled | None) -> str:
+    if samples is None:
+        return "None"
+    parts = (samples.x, samples.value, samples.gradient, samples.hvp, samples.directions)
+    return f"{len(samples.x)} with digest {digest(*parts)}"
+
+
+def _finish(state: State, settings: _Settings, known: Labelled) -> None:
+    """Minimise by Levenberg-Marquardt, from coarse to fine, so that few steps need all samples.
+
+    With the balance by covariance, it is measured twice on the smallest subset, then once on each larger one.
+    """
+    sizes, again = subset_sizes(known), settings.by_covariance
+    parts = [(sizes[0], False), *[(sizes[0], True)] * (2 * again), *((n, again) for n in sizes[1:])]
+    gain = GAIN * state.net.parameter_count if len(sizes) > 1 else None
+    losses = state.history.finish
+    for index, (size, measure) in list(enumerate(parts))[max(0, len(losses) - 1) :]:
+        part = known if size == len(known.x) else take(known, slice(size), settings.order)
+        if index == len(losses):  # else it was begun before a kill
+            state.loss = balance_by_covariance(state.net, part, settings.order) if measure else state.loss
+            # A subset's minimum is near that of the next, so the damping is kept; a new balance on the same is not.
+            state.damping = Damping(state.damping.value if size > sizes[0] else Damping.value)
+            losses.append([])
+        for loss in levenberg_marquardt(
+            *(state.net, part, state.loss),
+            **dict(steps=settings.finish, prior=settings.prior, damping=state.damping),
+            tolerance=gain and gain / size,
+        ):
+            losses[index].append(loss)
+            state.save()
 
 
 def batch_rows(n: int, batch: int, seed: int, step: int) -> Tensor:
@@ -162,53 +254,69 @@ def learning_rate_at(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
-class _Adam:
+def _adam(state: State, draw, settings: _Settings, known, validation, callback, progress) -> None:
     """The first phase of `fit`."""
-
-    def __init__(self, net, draw, loss, steps, learning_rate, switch, known, history):
-        self.net, self.draw, self.loss, self.steps, self.switch = net, draw, loss, steps, switch
-        self.known, self.history = known, history
-        self.learning_rate = learning_rate
-        self.optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate, foreach=True)
-
-    def run(self, validation, patience, callback, progress):
-        best, waited, every = (math.inf, None), 0, max(1, self.steps // 50)
-        for step in (
-            tqdm(range(self.steps), desc=f"order {self.loss.order}", leave=False) if progress else range(self.steps)
-        ):
-            if step == self.switch:
-                self.loss = balance_by_covariance(self.net, self.known, self.loss.order)
-                best = (math.inf, None)
-            value = self._step(step)
-            self.history.loss.append(value)
-            if callback is not None:
-                callback(step, value)
-            if validation is None or (step + 1) % every:
-                continue
-            with torch.no_grad():
-                measured = self.loss(self.net, validation).item()
-            self.history.validation.append((step, measured))
-            if measured < best[0]:
-                best, waited = (measured, {k: t.clone() for k, t in self.net.state_dict().items()}), 0
-            else:
-                waited += 1
-            if waited >= patience:
-                self.history.stopped_at = step
+    net, history, steps = state.net, state.history, settings.steps
+    ahead = range(state.step, steps if history.stopped_at is None else state.step)
+    limit = _limit(state, settings, known)
+    for step in tqdm(ahead, f"order {settings.order}", leave=False, initial=state.step) if progress else ahead:
+        if step == settings.switch:
+            state.loss = balance_by_covariance(net, known, settings.order)
+            state.lowest, state.best, limit = math.inf, {}, _limit(state, settings, known)
+        value = _step(state, draw(step), settings, step, limit)
+        history.loss.append(value)
+        state.step = step + 1
+        if callback is not None:
+            callback(step, value)
+        if validation is not None and state.step % max(1, steps // 50) == 0:
+            _validate(state, validation, step)
+            if state.waited >= settings.patience:
+                history.stopped_at = step
                 break
-        if best[1] is not None:
-            self.net.load_state_dict(best[1])
+        state.save()
+    if state.best:
+        net.load_state_dict(state.best)
+    if not all(parameter.isfinite().all() for parameter in net.parameters()):
+        raise FloatingPointError(f"weights are not finite after step {state.step} of {steps}: {_advice(settings)}")
+    state.step, state.best = steps, {}
 
-    def _step(self, step: int) -> float:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * learning_rate_at(step, self.steps)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(self.net, self.draw(step))
-        value = loss.item()
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"loss is {value} at step {step} of {self.steps}: try a learning_rate below {self.learning_rate:g}, "
-                "and check the labels for outliers"
-            )
-        loss.backward()
-        self.optimizer.step()
-        return value
+
+def _validate(state: State, validation: Labelled, step: int) -> None:
+    with torch.no_grad():
+        measured = state.loss(state.net, validation).item()
+    state.history.validation.append((step, measured))
+    state.waited += 1
+    if measured < state.lowest:
+        state.lowest, state.waited = measured, 0
+        state.best = {name: tensor.clone() for name, tensor in state.net.state_dict().items()}
+
+
+def _limit(state: State, settings: _Settings, known: Labelled) -> float:
+    """Return the loss at which a run has diverged, by that of the mean value without any slope."""
+    wanted = targets(known, settings.order).clone()
+    wanted[:, 0] -= wanted[:, 0].mean()
+    constant = (wanted @ state.loss.matrix.T).square().sum(1).mean().item()
+    return GROWTH * max(constant, state.history.loss[0] if state.history.loss else 0.0)
+
+
+def _advice(settings: _Settings) -> str:
+    return f"try a learning_rate below {settings.learning_rate:g}, and check the labels for outliers"
+
+
+def _step(state: State, batch: Labelled, settings: _Settings, step: int, limit: float) -> float:
+    optimizer = state.optimizer
+    for group in optimizer.param_groups:
+        group["lr"] = settings.learning_rate * learning_rate_at(step, settings.steps)
+    optimizer.zero_grad(set_to_none=True)
+    loss = state.loss(state.net, batch)
+    value = loss.item()
+    if not math.isfinite(value):
+        raise FloatingPointError(f"loss is {value} at step {step} of {settings.steps}: {_advice(settings)}")
+    if value > limit and step:
+        raise FloatingPointError(
+            f"loss has grown from {state.history.loss[0]:.1e} to {value:.1e} at step {step} of {settings.steps}, more "
+            f"than {GROWTH:.0e} times that of a constant: {_advice(settings)}"
+        )
+    loss.backward()
+    optimizer.step()
+    return value

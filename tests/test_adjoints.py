@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sobolev_lib import sweeps
 from sobolev_lib.activations import ACTIVATIONS
-from sobolev_lib.adjoints import Split, enclose
+from sobolev_lib.adjoints import Split, enclose, halves
 from sobolev_lib.interval import Interval, ball, empty, is_empty, subset
 from sobolev_lib.network import Surrogate
 from tests import exact
@@ -206,7 +206,7 @@ def test_a_point_box_gives_the_exact_derivatives(name, domain):
 
 def fields_of(result):
     for x in vars(result).values():
-        yield from x if isinstance(x, list) else [x] if x is not None else []
+        yield from x if isinstance(x, list) else [x] if isinstance(x, Interval) else []
 
 
 def inside_by(inner, outer, slack):
@@ -246,6 +246,107 @@ def test_a_sub_boxs_zonotopes_are_inside_its_parents_but_for_little(name):
         outer = enclose(net, ball(center, radius), order=2, domain="zonotope")
         inner = enclose(net, ball(center + 0.4 * radius, 0.5 * radius), order=2, domain="zonotope")
         assert inside_by(inner, outer, lambda x: 0.1 * (x.hi - x.lo) + rounding_of(x))
+
+
+def shrinking(d, radius, part, seed, count):
+    """Boxes (4, d), then boxes inside them, and so on; parts of the sides at random places, ends included."""
+    generator = torch.Generator().manual_seed(seed)
+    box = ball(torch.randn(4, d, dtype=F64, generator=generator), radius)
+    yield box
+    for _ in range(count - 1):
+        start = (1 - part) * torch.rand(4, d, dtype=F64, generator=generator)
+        start[0], start[1] = 0.0, 1 - part
+        lo, hi = torch.lerp(box.lo, box.hi, start), torch.lerp(box.lo, box.hi, start + part)
+        box = Interval(torch.maximum(lo, box.lo), torch.minimum(hi, box.hi))
+        yield box
+
+
+@exact.needs_long_double
+@settings(max_examples=30, deadline=None)
+@given(
+    depth=st.integers(0, 4),
+    inputs=st.integers(1, 4),
+    name=st.sampled_from(SMOOTH),
+    spread=st.sampled_from([0.0, 0.5]),
+    radius=st.sampled_from([1e-9, 1e-3, 0.1, 1.0]),
+    part=st.sampled_from([0.5, 0.9, 0.99]),
+    domain=st.sampled_from([*DOMAINS, Split(3), Split(4, "natural")]),
+    degree=st.sampled_from([1, 3, None]),
+    rounding=st.sampled_from(["outward", "nearest"]),
+    order=st.sampled_from([1, 2]),
+    seed=st.integers(0, 10**6),
+)
+def test_refinements_within_what_is_known_are_monotone_and_sound(
+    depth, inputs, name, spread, radius, part, domain, degree, rounding, order, seed
+):
+    net = random_net([inputs, *[7] * depth, 1], name, seed, spread=spread)
+    direction = torch.randn(inputs, dtype=F64, generator=torch.Generator().manual_seed(seed))
+    rows = direction.unsqueeze(0) if order == 2 else None
+    given, inner = {"domain": domain, "degree": degree, "rounding": rounding, "order": order, "directions": rows}, None
+    for box in shrinking(inputs, radius, part, seed, 4):
+        outer, inner = inner, enclose(net, box, within=inner, **given)
+        if outer is not None:
+            assert all(subset(x, y).all() for x, y in zip(fields_of(inner), fields_of(outer), strict=True))
+    if rounding == "outward":
+        truth = exact.network(net, points_in(inner.box[0], 40, seed), direction)
+        enclosures = [inner.value[0], inner.gradient[0], *([inner.hvp[0, 0]] if order == 2 else [])]
+        assert sum(exact.outside(t, e) for t, e in zip(truth, enclosures, strict=False)) == 0
+
+
+def test_zonotopes_stick_out_of_their_parents_unless_told():
+    """So the test above is not empty: without ``within`` one interval in fifty or so sticks out, not by rounding."""
+    net = random_net([2, 6, 6, 1], "tanh", 0)
+    outer, inner = (enclose(net, box, domain="zonotope", degree=1) for box in shrinking(2, 1.0, 0.9, 0, 2))
+    assert not inside_by(inner, outer, lambda x: 1e-9)
+
+
+def test_several_boxes_within_several():
+    """Each of two boxes contains two of four: the halves, as splitting makes them."""
+    net = random_net([2, 6, 6, 1], "tanh", 3)
+    parents = ball(torch.tensor([[0.0, 0.0], [2.0, -1.0]], dtype=F64), 0.5)
+    outer = enclose(net, parents, domain="zonotope", order=2)
+    cut = halves(parents, torch.ones(2, dtype=F64))
+    together = enclose(net, cut, domain="zonotope", order=2, within=outer)
+    for i in range(4):
+        alone = enclose(net, cut[i], domain="zonotope", order=2, within=outer[i // 2 : i // 2 + 1])
+        for x, y, z in zip(fields_of(together), fields_of(alone), fields_of(outer), strict=True):
+            torch.testing.assert_close(x.lo[i], y.lo[0], rtol=1e-12, atol=1e-12)
+            assert subset(x[i], z[i // 2]).all()
+    assert enclose(net, cut[:0], domain=Split(3), within=outer).value.shape == (0,)
+
+
+@pytest.mark.parametrize("rounding", ["outward", "nearest"])
+def test_more_pieces_are_never_wider(rounding):
+    net = random_net([2, 8, 8, 1], "gelu", 1)
+    box = ball(torch.zeros(2, dtype=F64), 0.7)
+    results = [enclose(net, box, domain=Split(k), order=2, rounding=rounding) for k in (1, 2, 4, 8, 16)]
+    for outer, inner in itertools.pairwise(results):
+        assert all(subset(x, y).all() for x, y in zip(fields_of(inner), fields_of(outer), strict=True))
+
+
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        ({"within": Interval([0.0], [1.0])}, TypeError, "within: got Interval, need Enclosure"),
+        ({"widths": [2, 4, 3, 1]}, ValueError, r"enclosure of a network with layers \[2, 4, 3\], need \[2, 3\]"),
+        ({"rounding": "nearest"}, ValueError, "within: got one with rounding='nearest', which proves nothing"),
+        ({"order": 1}, ValueError, "within: got an enclosure of order 1, need order 2 along the same directions"),
+        ({"directions": [[1.0, 0.0]]}, ValueError, "within: got an enclosure along other directions, need order 2"),
+        ({"radius": 0.09}, ValueError, r"within: got boxes that do not contain 2 of these 2, need ones that contain"),
+        ({"boxes": 3}, ValueError, r"within: got 3 boxes for 2, need one, or a divisor of 2"),
+        ({"shift": 9.0}, ValueError, "nothing in common with this one, need the same network"),
+    ],
+)
+def test_what_is_known_must_fit(change, error, message):
+    net = random_net([2, 3, 1], "silu", 0)
+    other = random_net(change.get("widths", net.widths), "silu", 0)
+    with torch.no_grad():
+        other.biases[-1] += change.get("shift", 0.0)
+    box = ball(torch.zeros(change.get("boxes", 1), 2, dtype=F64), change.get("radius", 0.2))
+    arguments = {key: change[key] for key in ("rounding", "directions") if key in change}
+    known = enclose(other, box, order=change.get("order", 2), **arguments)
+    with pytest.raises(error, match=message):
+        enclose(net, ball(torch.zeros(2, 2, dtype=F64), 0.1), order=2, within=change.get("within", known))
 
 
 @settings(max_examples=10, deadline=None)

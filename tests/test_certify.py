@@ -6,8 +6,16 @@ import pytest
 import torch
 
 from sobolev_lib.adjoints import Split
-from sobolev_lib.certify import _positive_semidefinite, bounds, is_convex, is_increasing, is_non_negative, lipschitz
-from sobolev_lib.interval import Interval, ball
+from sobolev_lib.certify import (
+    _decide,
+    _positive_semidefinite,
+    bounds,
+    is_convex,
+    is_increasing,
+    is_non_negative,
+    lipschitz,
+)
+from sobolev_lib.interval import Interval, ball, entire
 from sobolev_lib.network import Surrogate
 
 F64 = torch.float64
@@ -101,6 +109,23 @@ def test_branching_settles_what_one_box_does_not():
     assert is_increasing(net, box, boxes=1, domain="natural").answer == "unknown"
     verdict = is_increasing(net, box, boxes=10_000, domain="natural")
     assert verdict.answer == "yes" and 10 < verdict.boxes < 10_000
+
+
+def test_what_is_known_of_a_box_holds_for_its_halves():
+    """Whatever enclosures of the halves say: here nothing, and of the whole box that the quantity is in [-0.5, 2]."""
+    seen = []
+
+    def enclosed(cut):
+        return Interval(cut.lo + 0.5, cut.hi + 1) if len(cut) == 1 else entire(len(cut), 1)
+
+    def proves(known):
+        seen.append(known)
+        return torch.zeros(len(known), dtype=torch.bool)
+
+    net = layered([[[1.0]]], "silu")
+    verdict = _decide(net, Interval([-1.0], [1.0]), enclosed, proves, lambda points: None, 15)
+    assert verdict.answer == "unknown" and [len(known) for known in seen] == [1, 2, 4, 8]
+    assert all((known.lo == -0.5).all() and (known.hi == 2.0).all() for known in seen)
 
 
 def test_unknown_when_the_budget_is_used_up():

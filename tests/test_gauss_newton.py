@@ -2,13 +2,14 @@
 
 import itertools
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.func import jacrev
 
-from sobolev_lib.gauss_newton import jacobian, levenberg_marquardt
+from sobolev_lib.gauss_newton import Damping, jacobian, levenberg_marquardt
 from sobolev_lib.network import Surrogate
 from sobolev_lib.sobolev import SobolevLoss, balance_by_moments, stack
 from tests.oracles import plain_outputs
@@ -106,6 +107,33 @@ def test_the_ridge_is_that_of_bayesian_linear_regression():
     ridge = losses[-1] / (30 * prior**2)
     expected = torch.linalg.solve(design.T @ design / 30 + ridge * torch.eye(4, dtype=F64), design.T @ value / 30)
     torch.testing.assert_close(torch.cat([net.weights[0][0], net.biases[0]]), expected, atol=1e-8, rtol=0)
+
+
+def test_a_run_can_be_taken_up_again_from_weights_and_damping():
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(300, 2, dtype=F64, generator=generator)
+    samples = labelled(Surrogate([2, 5, 1], "sin", generator=generator), x)
+    start, loss = Surrogate([2, 3, 1], generator=generator), balance_by_moments(samples, 1)
+    whole, tries = start.copy(), Damping()
+    losses = list(levenberg_marquardt(whole, samples, loss, steps=30, damping=tries))
+    net, damping = start.copy(), Damping()
+    first = list(itertools.islice(levenberg_marquardt(net, samples, loss, steps=30, damping=damping), 4))
+    net, damping = net.copy(), replace(damping)
+    assert first + list(levenberg_marquardt(net, samples, loss, steps=30, damping=damping)) == losses
+    assert damping == tries
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), whole.parameters(), strict=True))
+
+
+def test_refused_steps_leave_no_trace():
+    """One step is allowed, and it is refused: undamped, from a point where the network is far from linear."""
+    x = torch.linspace(-1, 1, 50, dtype=F64).reshape(-1, 1)
+    samples = SimpleNamespace(x=x, value=torch.sin(9 * x[:, 0]), gradient=None, hvp=None, directions=None)
+    net = Surrogate([1, 4, 1], "tanh", gain=1.0)
+    before, damping = [p.clone() for p in net.parameters()], Damping(1e-9)
+    loss = SobolevLoss(0, torch.eye(1, dtype=F64))
+    assert list(levenberg_marquardt(net, samples, loss, steps=1, damping=damping)) == []
+    assert damping.tries == 1 and damping.value > 1e-9 and not damping.ended
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), before, strict=True))
 
 
 def test_bad_arguments_are_refused_before_the_first_step():

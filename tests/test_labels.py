@@ -120,6 +120,17 @@ def test_chunks_do_not_change_a_bit_over_many_steps(scheme):
         assert torch.equal(run.hvp_error, runs[0].hvp_error)
 
 
+@pytest.mark.parametrize("paths", [1, 3])
+def test_directions_of_ones_own_go_with_their_input_in_every_chunk(paths):
+    case = basket_case(3, smoothing=Blend(width=0.1))
+    x = case.inputs(300, gaussian(seed=1))
+    u = torch.randn(300, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    given = {"horizon": 1.0, "noise": NOISE, "order": 2, "paths": paths}
+    whole, cut = (label(case.model, case.payoff, x, directions=u, chunk=c, **given).hvp for c in (2**20, 64))
+    hessian = label(case.model, case.payoff, x, **given).hvp
+    assert torch.equal(cut, whole) and torch.allclose(whole, u @ hessian, atol=1e-12)
+
+
 def test_path_j_of_input_i_takes_row_i_paths_plus_j():
     case = basket_case(2)
     x = case.inputs(4, gaussian(seed=1))

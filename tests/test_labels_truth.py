@@ -420,6 +420,29 @@ def test_users_sde_with_the_last_step_integrated():
     assert torch.allclose(samples.value, exact.price, atol=1e-15)
 
 
+@dataclass(frozen=True, eq=False)
+class Rising:
+    """A user's SDE whose volatility depends on time: dX = (1 + 3 t) dW."""
+
+    dim: int = 1
+
+    def drift(self, t, x):
+        return torch.zeros_like(x)
+
+    def diffusion(self, t, x):
+        return torch.full_like(x, 1 + 3 * t)
+
+
+def test_the_last_step_is_integrated_with_the_volatility_of_its_beginning():
+    payoff, z = Call(strike=0.5, smoothing=LastStep()), gaussian(seed=2)(0, 1, 3)[0]
+    arguments = {"horizon": 1.0, "noise": gaussian(seed=2), "steps": 4, "antithetic": False}
+    samples = label(Rising(), payoff, [[1.0]], scheme=EulerMaruyama(), **arguments)
+    before = 1.0 + 0.5 * float(z @ torch.tensor([1.0, 1.75, 2.5], dtype=torch.float64))
+    exact = bachelier([before], strike=0.5, volatility=3.25, maturity=0.25)
+    assert torch.allclose(samples.value, exact.price, rtol=1e-13)
+    assert torch.allclose(samples.gradient[:, 0], exact.delta, rtol=1e-13)
+
+
 def test_unchecked_payoffs_show_where_the_pathwise_method_fails():
     """A user's indicator has the derivative 0 and a user's kink the second derivative 0: no error, and wrong."""
     model, x = Bachelier(volatility=0.3), [[1.0]]

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch.func import grad, hessian, vmap
 
-from sobolev_lib.metrics import Errors, evaluate, table
+from sobolev_lib.gauss_newton import levenberg_marquardt
+from sobolev_lib.metrics import Errors, evaluate, noise_floor, table, violations
 from sobolev_lib.network import Surrogate
+from sobolev_lib.sobolev import SobolevLoss, balance_by_moments
 from tests.oracles import plain_network
 
 F64 = torch.float64
@@ -89,3 +91,110 @@ def test_the_table_is_aligned_and_in_order():
     assert lines[1].split()[-4:] == ["83,713", "1.0e-03", "2.3e-05", "5.0e-01"]
     assert lines[2].startswith("b ") and len({len(line) for line in lines}) == 1
     assert str(errors) == "83713 parameters; RMSE: price 1.0e-03, delta 2.3e-05, gamma 5.0e-01"
+
+
+def test_relative_errors_are_those_over_the_size_of_the_truth():
+    net, x = net_and_points()
+    value, gradient = (t.detach() for t in net.value_and_gradient(x))
+    truth = SimpleNamespace(price=value / 1.25, delta=gradient / 2, gamma=torch.zeros(9))
+    errors = evaluate(net, x, truth)
+    assert errors.relative["price"] == pytest.approx(0.25) and errors.relative["delta"] == pytest.approx(1.0)
+    assert errors.relative["gamma"] == torch.inf
+    lines = table({"net": errors}, relative=True).splitlines()
+    assert lines[1].split() == ["net", "26", "2.5e-01", "1.0e+00", "inf"]
+    with pytest.raises(ValueError, match="rows: got 'floor' without relative errors"):
+        table({"net": errors, "floor": Errors((3, 1), 4, errors.rmse, {})}, relative=True)
+
+
+def test_a_quantity_that_is_zero_and_is_met_has_no_relative_error():
+    net, x = net_and_points("relu")
+    truth = SimpleNamespace(price=net(x).detach(), delta=net.gradient(x).detach(), gamma=torch.zeros(9))
+    assert torch.tensor(evaluate(net, x, truth).relative["gamma"]).isnan()
+
+
+def test_violations_of_a_sine_are_where_its_value_slope_and_curvature_are_negative():
+    net = Surrogate([1, 1, 1], "sin")
+    with torch.no_grad():
+        net.weights[0].fill_(1.0)
+        net.weights[1].fill_(2.0)
+    x = torch.linspace(0, 2 * torch.pi, 4001, dtype=F64)[:-1].reshape(-1, 1) + 1e-4
+    found = violations(net, x)
+    assert found.share == {"price": 0.5, "delta": 0.5, "gamma": 0.5}
+    assert all(worst == pytest.approx(2, rel=1e-5) for worst in found.worst.values())
+    found = violations(net, x[1000:2000] - 1e-2, direction=torch.tensor([3.0]))  # from pi/2 to pi: falling and concave
+    assert found.share["price"] == 0 and found.worst["price"] == 0 and found.share["gamma"] == 1
+    assert found.share["delta"] == pytest.approx(0.99, abs=0.01) and found.worst["gamma"] == pytest.approx(18, rel=1e-3)
+    assert str(found).startswith("below zero: price 0.0% (worst 0.0e+00), delta 99")
+
+
+def test_one_falling_input_is_enough_for_a_violation():
+    net = Surrogate([2, 1])
+    with torch.no_grad():
+        net.weights[0].copy_(torch.tensor([[1.0, -0.25]]))
+    found = violations(net, torch.ones(4, 2, dtype=F64))
+    assert found.share == {"price": 0, "delta": 1, "gamma": 0} and found.worst["delta"] == 0.25
+    with pytest.raises(ValueError, match=r"x: got shape \(4, 3\), need \(n, 2\)"):
+        violations(net, torch.ones(4, 3))
+    with pytest.raises(ValueError, match="x: got no points, need at least one"):
+        violations(net, torch.ones(0, 2))
+
+
+def without_derivatives(x, value):
+    return SimpleNamespace(x=x, value=value, gradient=None, hvp=None, directions=None)
+
+
+def test_the_floor_of_a_linear_fit_is_sigma_times_the_root_of_p_over_n():
+    """Noise of one size and sign at random: the mean of leverages is p/n. Slopes: the inverse of the moment matrix."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4000, 3, dtype=F64, generator=generator) * torch.tensor([1.0, 10.0, 0.1])
+    signs = torch.randint(2, (4000,), generator=generator) * 2.0 - 1
+    design = torch.cat([x, torch.ones(4000, 1, dtype=F64)], 1)
+    solution = torch.linalg.lstsq(design, 0.7 * signs[:, None].double()).solution
+    net = Surrogate([3, 1])
+    with torch.no_grad():
+        net.weights[0].copy_(solution[:3].T)
+        net.biases[0].copy_(solution[3])
+    loss = SobolevLoss(0, torch.full((1, 1), 5.0, dtype=F64))  # its unit does not matter
+    floor = noise_floor(net, without_derivatives(x, 0.7 * signs.double()), loss, x, prior=1e6)
+    assert floor.rmse["price"] == pytest.approx(0.7 * (4 / 4000) ** 0.5, rel=5e-3)
+    slopes = 0.7**2 * torch.linalg.inv(design.T @ design).diagonal()[:3]
+    assert floor.rmse["delta"] == pytest.approx(slopes.mean().sqrt().item(), rel=0.05)
+    assert floor.rmse["gamma"] == 0 and floor.parameters == 4
+    assert table({"floor": floor}).splitlines()[1].startswith("floor             4")
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_the_floor_is_the_scatter_of_repeated_fits(order):
+    """A network is fitted to 60 sets of labels with noise that is common to value and gradient and grows with x."""
+    generator = torch.Generator().manual_seed(1)
+    teacher = Surrogate([2, 3, 1], "tanh", gain=2.0, generator=generator)
+    x, points = (torch.randn(n, 2, dtype=F64, generator=generator) for n in (800, 50))
+    value, gradient = (t.detach() for t in teacher.value_and_gradient(x))
+    truth = SimpleNamespace(
+        price=teacher(points), delta=teacher.gradient(points), gamma=teacher.hessian(points).sum((1, 2))
+    )
+    truth = SimpleNamespace(**{name: t.detach() for name, t in vars(truth).items()})
+    errors, floors = [], []
+    for _ in range(60):
+        noise = torch.randn(800, 2, dtype=F64, generator=generator) * 0.1 * (1 + x[:, :1].abs())
+        samples = without_derivatives(x, value + noise[:, 0])
+        samples.gradient = gradient + noise.sum(1, keepdim=True)
+        loss, net = balance_by_moments(samples, order), teacher.copy()
+        list(levenberg_marquardt(net, samples, loss, steps=20))
+        errors.append(list(evaluate(net, points, truth).rmse.values()))
+        floors.append(list(noise_floor(net, samples, loss, points).rmse.values()))
+    found, floor = (torch.tensor(rows).square().mean(0) for rows in (errors, floors))
+    spread = torch.tensor(errors).square().std(0) / 60**0.5
+    assert (abs(found - floor) < 4.4 * spread + 0.05 * floor).all()  # error level 1e-5; linearised: 5 % more
+    assert (spread < 0.2 * floor).all()
+
+
+def test_a_floor_of_too_large_a_network_or_without_labels_is_refused():
+    samples = without_derivatives(torch.zeros(3, 2, dtype=F64), torch.zeros(3, dtype=F64))
+    loss = SobolevLoss(0, torch.eye(1, dtype=F64))
+    with pytest.raises(ValueError, match="net: got 2127 parameters, need at most 2000"):
+        noise_floor(Surrogate([2, 50, 38, 1]), samples, loss, samples.x)
+    with pytest.raises(ValueError, match="samples: got no gradient labels, need them at order 1"):
+        noise_floor(Surrogate([2, 1]), samples, SobolevLoss(1, torch.eye(3, dtype=F64)), samples.x)
+    with pytest.raises(ValueError, match=r"direction: got shape \(3,\), need \(2,\)"):
+        noise_floor(Surrogate([2, 1]), samples, loss, samples.x, direction=torch.ones(3))

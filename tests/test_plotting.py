@@ -1,6 +1,7 @@
 """Figures: what is drawn, in which colours, and refusals."""
 
 import itertools
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import pytest
@@ -9,7 +10,7 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from sobolev_lib.plotting import PALETTE, draw_network, label_line, use_style
+from sobolev_lib.plotting import PALETTE, draw_network, draw_path, label_line, use_style
 
 
 def axes():
@@ -87,3 +88,15 @@ def test_what_cannot_be_drawn_is_refused():
         draw_network(axes(), [2, 3, 1], scores=[torch.ones(2)])
     with pytest.raises(ValueError, match=r"widths\[1\]: got 0, need an integer >= 1"):
         draw_network(axes(), [2, 0, 1])
+
+
+def test_a_path_shows_accepted_and_refused_candidates_where_they_are():
+    trials = [
+        SimpleNamespace(parameters=100, excess=1e-6, error=1e-6, accepted=True),
+        SimpleNamespace(parameters=10, excess=1.0, error=1e-3, accepted=False),
+    ]
+    ax = axes()
+    draw_path(ax, SimpleNamespace(trials=trials))
+    marks = [collection.get_offsets().data.tolist() for collection in ax.collections]
+    assert marks == [[[100.0, 1.0]], [[10.0, 10.0]]]  # the second one stands at the edge
+    assert ax.xaxis_inverted() and ax.get_xscale() == "log"

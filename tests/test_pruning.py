@@ -412,3 +412,13 @@ def test_layers_and_objects_that_are_not_there_are_refused():
         affine_layers(net, x, 3)
     with pytest.raises(TypeError, match="enclosure: got list, need Enclosure"):
         midpoints([])
+
+
+def test_layers_of_constants_can_be_removed():
+    """Where no node moves there is nothing to regress on, and the constant alone must do."""
+    net = Surrogate([2, 3, 2, 1], generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        net.weights[0].zero_()
+    x = torch.randn(64, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(remove_layers(net, [1], x)(x), net(x))
+    torch.testing.assert_close(cut(net, [torch.tensor([0]), torch.tensor([1])], x=x)(x), net(x))

@@ -6,9 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sobolev_lib.gauss_newton import levenberg_marquardt
+from sobolev_lib.case_study import basket_case
+from sobolev_lib.gauss_newton import levenberg_marquardt, subset_sizes
+from sobolev_lib.labels import label
+from sobolev_lib.metrics import evaluate
 from sobolev_lib.network import Surrogate
-from sobolev_lib.sobolev import SobolevLoss, balance_by_covariance, balance_by_moments
+from sobolev_lib.noise import sobol
+from sobolev_lib.sobolev import SobolevLoss, balance_by_covariance, balance_by_moments, take
 from sobolev_lib.training import batch_rows, fit, learning_rate_at
 
 F64 = torch.float64
@@ -126,6 +130,79 @@ def test_without_a_finish_the_second_half_uses_the_covariance():
     assert history.loss[20] == pytest.approx(3, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("n", "sizes"),
+    [
+        (100, [100]),
+        (2**14, [2**14]),
+        (2**15, [2**13, 2**15]),
+        (2**16, [2**14, 2**16]),
+        (2**17, [2**13, 2**15, 2**17]),
+    ],
+)
+def test_the_finish_uses_all_rows_at_the_end_and_never_too_few(n, sizes):
+    assert subset_sizes(wave(n)) == sizes
+
+
+def test_rows_that_are_sorted_are_not_cut_into_subsets():
+    samples = wave(2**17)
+    by_input = samples.x[:, 1].argsort()
+    assert subset_sizes(SimpleNamespace(x=samples.x[by_input], value=samples.value[by_input])) == [2**17]
+    by_size = samples.value.abs().argsort()  # the same mean, another spread
+    assert subset_sizes(SimpleNamespace(x=samples.x[by_size], value=samples.value[by_size])) == [2**17]
+
+
+def taught(n, noise, seed=0):
+    """Labels from a network, with noise on value and gradient that is partly common to both."""
+    generator = torch.Generator().manual_seed(seed)
+    teacher = fresh_net(seed=5)
+    x = torch.randn(n, 2, dtype=F64, generator=generator)
+    errors = noise * torch.randn(n, 3, dtype=F64, generator=generator) @ (torch.eye(3, dtype=F64) + 1)
+    value, gradient = (t.detach() for t in teacher.value_and_gradient(x))
+    return SimpleNamespace(
+        x=x, value=value + errors[:, 0], gradient=gradient + errors[:, 1:], hvp=None, directions=None
+    )
+
+
+@pytest.mark.parametrize("balance", ["moments", "covariance"])
+def test_from_coarse_to_fine_ends_at_the_minimum_of_all_samples(balance):
+    """What is left to gain is a small part of p/n, by which the minimum of the noise lies below the truth."""
+    samples, net = taught(2**15, noise=0.3), fresh_net()
+    fit(net, samples, order=1, steps=100, finish=0)
+    other = net.copy()
+    history = fit(net, samples, order=1, steps=0, balance=balance)
+    loss = balance_by_moments(samples, 1)
+    at_once = list(levenberg_marquardt(other, samples, loss, steps=60))
+    if balance == "covariance":
+        loss = balance_by_covariance(other, samples, 1)
+        at_once += list(levenberg_marquardt(other, samples, loss, steps=60))
+    assert len(history.finish[-1]) < 0.75 * len(at_once)
+    excess = (loss(net, samples) / loss(other, samples)).item() - 1
+    assert abs(excess) < 0.05 * net.parameter_count / len(samples.x)
+
+
+@pytest.mark.slow
+def test_from_coarse_to_fine_ends_at_the_same_errors_in_the_case_study():
+    case, noise = basket_case(), sobol(seed=0)
+    x = case.inputs(2**16, noise)
+    samples = label(case.model, case.payoff, x, horizon=case.horizon, noise=noise)
+    start = Surrogate([7, 3, 3, 1])
+    fit(start, samples, order=1, steps=500, finish=0)
+    net, other = start.copy(), start.copy()
+    history = fit(net, samples, order=1, steps=0, balance="covariance")
+    loss = balance_by_moments(samples, 1)
+    for _ in range(2):  # the same balance twice on all samples, without subsets
+        at_once = list(levenberg_marquardt(other, samples, loss, steps=40))
+        loss = balance_by_covariance(other, samples, 1)
+    at_once += list(levenberg_marquardt(other, samples, loss, steps=40))
+    assert len(history.finish[-1]) < len(at_once) / 2
+    excess = (loss(net, samples) - loss(other, samples)).item()  # whitened: n times this is a chi-square of 40
+    assert abs(excess) * len(x) < 0.1 * net.parameter_count
+    points = case.test_inputs()
+    ours, theirs = (evaluate(each, points, case.reference(points)).rmse for each in (net, other))
+    assert all(ours[name] < 1.5 * theirs[name] for name in ours)
+
+
 def test_small_networks_have_a_finish_by_default_and_large_ones_do_not():
     small, large = fresh_net(), fresh_net(widths=(2, 30, 20, 1))
     assert large.parameter_count > 500
@@ -200,6 +277,70 @@ def test_divergence_says_where_and_what_to_try():
     samples.value[17] = 1e300
     with pytest.raises(FloatingPointError, match=r"step \d+ of 50.*try a learning_rate below 1000"):
         fit(fresh_net(activation="sin"), samples, order=1, steps=50, batch=64, learning_rate=1000.0)
+
+
+def test_a_finite_loss_that_has_grown_beyond_return_is_named_as_well():
+    samples = wave()
+    with pytest.raises(FloatingPointError, match=r"loss has grown from .* at step \d+ of 50, .*try a learning_rate"):
+        fit(fresh_net(widths=(2, 8, 8, 8, 1), activation="softplus"), samples, order=1, steps=50, learning_rate=1e4)
+
+
+def test_weights_that_are_not_finite_after_the_last_step_are_named():
+    """The gradient of the loss overflows, its value does not: the inputs are a million times their scale."""
+    samples, net = wave(), fresh_net(widths=(2, 1))
+    with torch.no_grad():
+        net.weights[0].mul_(1e-6)
+    net.set_scaling(samples.x * 1e-6, samples.value)
+    loss = SobolevLoss(0, torch.full((1, 1), 1e152, dtype=F64))
+    with pytest.raises(FloatingPointError, match="weights are not finite after step 1 of 1: try a learning_rate below"):
+        fit(net, samples, order=0, steps=1, balance=loss, finish=0)
+
+
+def test_a_loss_that_begins_near_zero_may_grow():
+    samples, net = wave(), fresh_net()
+    value, gradient = (t.detach() for t in net.value_and_gradient(samples.x))
+    samples = SimpleNamespace(x=samples.x, value=value, gradient=gradient, hvp=None)
+    net.set_scaling(torch.tensor([[-1.0, -1.0], [1.0, 1.0]], dtype=F64) / 2**0.5, torch.tensor([-1.0, 1.0], dtype=F64))
+    net.input_scale.fill_(1.0)
+    net.output_scale.fill_(1.0 + 1e-12)
+    history = fit(net, samples, order=1, steps=5, finish=0, learning_rate=0.1)
+    assert history.loss[0] < 1e-20 and max(history.loss) > 1e6 * history.loss[0]
+
+
+def test_a_share_of_the_samples_is_held_out_of_all_training():
+    samples = wave(40, noise=0.1)
+    nets = []
+    for _ in range(2):
+        net = fresh_net()
+        history = fit(net, samples, order=1, steps=50, batch=8, validation=0.25, seed=3, finish=2)
+        nets.append(weights_of(net))
+    assert torch.equal(*nets) and len(history.validation) == 50
+    drawn = torch.randperm(40, generator=torch.Generator().manual_seed(3))
+    kept, held = drawn[10:].sort().values, drawn[:10].sort().values
+    part = lambda rows: take(samples, rows, 1)  # noqa: E731
+    net = fresh_net()
+    expected = fit(net, part(kept), order=1, steps=50, batch=8, validation=part(held), seed=3, finish=2)
+    assert torch.equal(weights_of(net), nets[0]) and expected == history
+    samples.value[held] = 7.0  # what is held out is measured, not trained on
+    samples.gradient[held] = -3.0
+    other = fit(fresh_net(), samples, order=1, steps=50, batch=8, validation=0.25, seed=3, finish=2, patience=50)
+    assert other.loss == history.loss[: len(other.loss)] and other.validation != history.validation
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        (1.0, "validation: got 1.0 of 40 samples, need samples, or a share"),
+        (0.01, "validation: got 0.01 of 40 samples"),
+        (-0.1, "validation: got -0.1, need a finite number > 0"),
+        (3, "validation: got 3 of 40 samples"),
+    ],
+)
+def test_shares_that_leave_nothing_are_refused(validation, message):
+    with pytest.raises(ValueError, match=message):
+        fit(fresh_net(), wave(40), order=1, validation=validation)
+    with pytest.raises(ValueError, match=r"validation: got 0\.1 of fresh samples"):
+        fit(fresh_net(), lambda step: wave(), order=1, validation=0.1)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ LIBRARY = Path(sobolev_lib.__file__).parent
 CHAPTERS = {
     "Chapter 1: simulation": ("noise", "models", "schemes"),
     "Chapter 2: payoffs and prices by formula": ("payoffs", "closed_form"),
-    "Chapter 3: labels": ("labels", "case_study"),
+    "Chapter 3: labels": ("labels", "directions", "case_study"),
     "Chapter 4: the surrogate": ("activations", "twin", "network"),
     "Chapter 5: intervals": ("rounding", "interval", "elementary", "affine"),
     "Chapter 6: interval adjoints": ("zonotope", "sweeps", "adjoints", "certify"),

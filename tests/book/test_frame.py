@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "sobolev_lib"
 ORDER = (
     *("_check", "noise", "models", "schemes", "payoffs", "closed_form"),
-    *("_average", "_samples", "labels", "case_study"),
+    *("_average", "_samples", "labels", "directions", "case_study"),
     *("activations", "twin", "network"),
     *("rounding", "interval", "elementary", "affine"),
     *("monomials", "approximation", "zonotope", "sweeps", "adjoints", "certify"),
