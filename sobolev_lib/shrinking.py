@@ -93,7 +93,7 @@ class Path:
 
     @property
     def reason(self) -> str:
-        """One sentence: what was found and by which rule."""
+        """One sentence that says what was found and by which rule."""
         shown = "-".join(map(str, self.found))
         rule = "twice its standard error" if self.tolerance is None else f"{self.tolerance:g} squared"
         if self.found == self.start:
