@@ -21,7 +21,7 @@ from benchmarks.report import environment, write_whole
 
 FULL = (128,) * 6  # hidden widths of the oversized network
 HELD_OUT = 8  # one in so many samples judges the pruned networks and trains none
-WORK = 2e10  # samples x labels x squared parameters of one Levenberg-Marquardt step: some seconds
+WORK = 6e9  # samples x labels x squared parameters of one Levenberg-Marquardt step: about two seconds
 ENOUGH = 16_384  # samples: with fewer than these, least squares would waste the others
 WIDTH = 0.1  # of the payoff's smoothing, in units of the basket's volatility over the horizon
 
