@@ -6,12 +6,13 @@ noise, models, schemes, payoffs, closed_form - the stochastic model (Chapters 1 
 labels, directions, case_study - its labels (Chapter 3);
 activations, twin, network - the surrogate (Chapter 4);
 rounding, interval, elementary, affine, zonotope, sweeps, adjoints, certify - enclosures (Chapters 5 and 6);
-significance, pruning, shrinking - which nodes matter, cutting the others, and when to stop (Chapter 7);
+significance, pruning, shrinking, growing - which nodes matter, cutting the others, and when to stop (Chapter 7);
 sobolev, gauss_newton, checkpoint, training - the Sobolev loss and its minimisers (Chapters 4 and 8);
 metrics, plotting - errors and figures.
 """
 
 from sobolev_lib import directions, interval
+from sobolev_lib._candidates import Path
 from sobolev_lib._samples import Samples
 from sobolev_lib.activations import ACTIVATIONS, Activation
 from sobolev_lib.adjoints import Enclosure, Split, enclose
@@ -20,6 +21,7 @@ from sobolev_lib.case_study import BasketCase, basket_case
 from sobolev_lib.certify import Bounds, Verdict, bounds, is_convex, is_increasing, is_non_negative, lipschitz
 from sobolev_lib.checkpoint import History
 from sobolev_lib.closed_form import Greeks, bachelier, black_scholes, heston
+from sobolev_lib.growing import grow
 from sobolev_lib.interval import Interval
 from sobolev_lib.labels import label
 from sobolev_lib.metrics import Errors, Violations, evaluate, noise_floor, table, violations
@@ -41,7 +43,7 @@ from sobolev_lib.payoffs import (
 from sobolev_lib.plotting import PALETTE, draw_network, draw_path, use_style
 from sobolev_lib.pruning import affine_layers, cut, keep_most, means, midpoints, remove_layers
 from sobolev_lib.schemes import EulerMaruyama, Exact, FullTruncation, Milstein, simulate
-from sobolev_lib.shrinking import Path, grow, shrink
+from sobolev_lib.shrinking import shrink
 from sobolev_lib.significance import Significance, balls, significance
 from sobolev_lib.sobolev import SobolevLoss, balance_by_covariance, balance_by_moments
 from sobolev_lib.training import fit

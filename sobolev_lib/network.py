@@ -165,9 +165,7 @@ class Surrogate(nn.Module):
         out = value_gradient_hvp(self.activation, list(self.weights), list(self.biases), u, order=order, directions=v)
         return self._raw(out)
 
-    def sweep(
-        self, x: Tensor, *, order: int, directions: Tensor | None = None
-    ) -> tuple[tuple[Tensor, ...], Pass, int]:
+    def sweep(self, x: Tensor, *, order: int, directions: Tensor | None = None) -> tuple[tuple[Tensor, ...], Pass, int]:
         """Return what `taylor` returns, the pass behind it (for per-sample Jacobians), and the number of directions."""
         u, v = self._scaled(x, order, directions)
         sweep = Pass(self.activation, list(self.weights), list(self.biases), u, order=order, directions=v)

@@ -22,7 +22,8 @@ ORDER = (
     *("rounding", "interval", "elementary", "affine"),
     *("monomials", "approximation", "zonotope", "sweeps", "adjoints", "certify"),
     *("significance", "rivals", "pruning"),
-    *("sobolev", "gauss_newton", "checkpoint", "training", "shrinking"),
+    *("sobolev", "gauss_newton", "checkpoint", "training"),
+    *("_candidates", "shrinking", "growing"),
     *("metrics", "export", "plotting"),
 )
 FINANCE = set(ORDER[: ORDER.index("activations")]) - {"_check"}
