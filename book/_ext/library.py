@@ -26,7 +26,10 @@ CHAPTERS = {
     "Chapter 10: deployment": ("export",),
     "All chapters: figures": ("plotting",),
 }
-FILES = {"labels": ("_samples", "labels"), "shrinking": ("_candidates", "shrinking")}  # modules that are shown as one; all others stand for themselves
+FILES = {
+    "labels": ("_samples", "labels"),
+    "shrinking": ("_candidates", "shrinking"),
+}  # modules that are shown as one; all others stand for themselves
 Definition = ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
 
 
