@@ -85,7 +85,7 @@ class Path:
 
     @property
     def reason(self) -> str:
-        """One sentence: what was found and by which rule."""
+        """What was found and by which rule, in one sentence."""
         shown = "-".join(map(str, self.found))
         rule = "twice its standard error" if self.tolerance is None else f"{self.tolerance:g} squared"
         if self.found == self.start:
