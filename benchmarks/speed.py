@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import intervals_speed, labels_speed
+from benchmarks import intervals_speed, labels_speed, training_speed
 
-PARTS = {"labels": labels_speed, "intervals": intervals_speed}
+PARTS = {"labels": labels_speed, "training": training_speed, "intervals": intervals_speed}
 COLUMNS = ("value", "baseline", "ratio", "target")
 
 
