@@ -1,8 +1,9 @@
 """What a training step costs by order, and against automatic differentiation; what a price with its Greeks costs.
 
-``measure()`` returns rows with the keys name, value, baseline, ratio and target; ``python -m benchmarks.training_speed``
-prints them. The things that are compared take turns, each is timed often, and medians are compared, so that other work
-on the machine touches all alike. One thread: ratios, not the machine's cores, are the subject.
+``measure()`` returns rows with the keys name, value, baseline, ratio and target, and ``python -m
+benchmarks.training_speed`` prints them. The things that are compared take turns, each is timed often, and medians are
+compared, so that other work on the machine touches all alike. Times are those of the processor, which do not count
+waiting for it, on one thread: ratios are the subject, not how many cores are free.
 """
 
 import statistics
@@ -65,16 +66,16 @@ def greeks() -> list[dict]:
             return plain_network(net, x)
 
         both = [1e3 * seconds for seconds in medians(all_three, plain, repeats=101 if widths is SMALL else 9)]
-        name = f"{'7-3-3-1' if widths is SMALL else '7-128x6-1'}, {POINTS} points: ms, price, delta, gamma and price alone"
-        rows.append(row(name, *both, "at most 1 ms" if widths is SMALL else None))
+        name, target = ("7-3-3-1", "at most 1 ms") if widths is SMALL else ("7-128x6-1", None)
+        rows.append(row(f"{name}, {POINTS} points: ms of price, delta, gamma and price alone", *both, target))
     return rows
 
 
 def network(widths: list[int], dtype: torch.dtype) -> Surrogate:
     """Return a network with an input and an output scale, and weights of usual size."""
-    net = Surrogate(widths, dtype=dtype, gain=1.0)
     generator = torch.Generator().manual_seed(2)
-    return net.set_scaling(torch.randn(100, 7, generator=generator).to(dtype), torch.randn(100, generator=generator).to(dtype))
+    x, value = (torch.randn(*shape, generator=generator).to(dtype) for shape in ((100, 7), (100,)))
+    return Surrogate(widths, dtype=dtype, gain=1.0).set_scaling(x, value)
 
 
 def step(order: int, batch: int, dtype: torch.dtype, *, autograd: bool) -> Callable[[], float]:
@@ -132,9 +133,9 @@ def medians(*functions: Callable[[], object], repeats: int) -> list[float]:
     times: list[list[float]] = [[] for _ in functions]
     for _ in range(repeats + 1):
         for each, function in zip(times, functions, strict=True):
-            start = time.perf_counter()
+            start = time.process_time()
             function()
-            each.append(time.perf_counter() - start)
+            each.append(time.process_time() - start)
     return [statistics.median(each[1:]) for each in times]
 
 
