@@ -6,8 +6,9 @@ noise, models, schemes, payoffs, closed_form - the stochastic model (Chapters 1 
 labels, directions, case_study - its labels (Chapter 3);
 activations, twin, network - the surrogate (Chapter 4);
 rounding, interval, elementary, affine, zonotope, sweeps, adjoints, certify - enclosures (Chapters 5 and 6);
-significance, pruning, shrinking, growing - which nodes matter, cutting the others, and when to stop (Chapter 7);
+significance, rivals, pruning, selection, linearise - which nodes matter, and cutting the others (Chapter 7);
 sobolev, gauss_newton, checkpoint, training - the Sobolev loss and its minimisers (Chapters 4 and 8);
+shrinking, growing - cutting and training in turns, and when to stop (Chapter 7);
 metrics, plotting - errors and figures.
 """
 
@@ -24,6 +25,7 @@ from sobolev_lib.closed_form import Greeks, bachelier, black_scholes, heston
 from sobolev_lib.growing import grow
 from sobolev_lib.interval import Interval
 from sobolev_lib.labels import label
+from sobolev_lib.linearise import Linearised, linearise
 from sobolev_lib.metrics import Errors, Violations, evaluate, noise_floor, table, violations
 from sobolev_lib.models import Bachelier, BlackScholes, Heston
 from sobolev_lib.network import Surrogate
@@ -41,8 +43,20 @@ from sobolev_lib.payoffs import (
     Straddle,
 )
 from sobolev_lib.plotting import PALETTE, draw_network, draw_path, use_style
-from sobolev_lib.pruning import affine_layers, cut, keep_most, means, midpoints, remove_layers
+from sobolev_lib.pruning import (
+    affine_layers,
+    cut,
+    cut_inputs,
+    keep_above,
+    keep_most,
+    keep_share,
+    means,
+    midpoints,
+    remove_layers,
+)
+from sobolev_lib.rivals import score_at_random, score_by_magnitude, score_by_taylor, score_by_variance
 from sobolev_lib.schemes import EulerMaruyama, Exact, FullTruncation, Milstein, simulate
+from sobolev_lib.selection import keep_predictive
 from sobolev_lib.shrinking import shrink
 from sobolev_lib.significance import Significance, balls, significance
 from sobolev_lib.sobolev import SobolevLoss, balance_by_covariance, balance_by_moments
@@ -104,12 +118,22 @@ __all__ = [
     "Significance",
     "balls",
     "significance",
+    "score_by_magnitude",
+    "score_by_taylor",
+    "score_by_variance",
+    "score_at_random",
     "keep_most",
+    "keep_share",
+    "keep_above",
+    "keep_predictive",
     "midpoints",
     "means",
     "cut",
+    "cut_inputs",
     "affine_layers",
     "remove_layers",
+    "Linearised",
+    "linearise",
     "Path",
     "shrink",
     "grow",

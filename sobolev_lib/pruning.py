@@ -53,6 +53,69 @@ def keep_most(scores: Sequence[Tensor], count: int | Sequence[int]) -> list[Tens
     return kept
 
 
+def keep_share(scores: Sequence[Tensor], share: float) -> list[Tensor]:
+    """Return the nodes to keep if a share of all nodes is kept, wherever they are.
+
+    Each layer's scores are divided by their sum, so that layers can be compared, and the nodes of all layers are ranked
+    together. The best node of each layer is kept whatever its rank: a layer without nodes would cut the network in two.
+
+    Args:
+        scores: One tensor (m_l,) per hidden layer, non-negative.
+        share: Above 0, at most 1; the number kept is the share of all nodes, rounded, and at least one per layer.
+
+    Raises:
+        ValueError: A share outside of (0, 1], a negative score.
+
+    Example:
+        >>> keep_share([torch.tensor([8.0, 1.0, 1.0]), torch.tensor([0.4, 0.3, 0.3])], 0.5)
+        [tensor([0]), tensor([0, 1])]
+    """
+    share = _check.positive("share", share)
+    if share > 1:
+        raise ValueError(f"share: got {share}, need a number above 0 and at most 1")
+    shares = _shares(scores)
+    best = torch.cat([torch.arange(len(s)) == s.argmax() for s in shares])
+    ranked = torch.where(best, torch.inf, torch.cat(shares)).argsort(descending=True, stable=True)
+    number = max(len(shares), round(share * len(ranked)))
+    mask = torch.zeros(len(ranked), dtype=torch.bool)
+    mask[ranked[:number]] = True
+    return [part.nonzero().squeeze(1) for part in mask.split([len(s) for s in shares])]
+
+
+def keep_above(scores: Sequence[Tensor], threshold: float) -> list[Tensor]:
+    """Return the nodes whose share of their layer's total score is at least a threshold.
+
+    Args:
+        scores: One tensor (m_l,) per hidden layer, non-negative.
+        threshold: From 0 (keep all) to 1; in a layer where no node reaches it, the best one is kept.
+
+    Raises:
+        ValueError: A threshold outside of [0, 1], a negative score.
+
+    Example:
+        >>> keep_above([torch.tensor([8.0, 1.0, 1.0]), torch.tensor([0.4, 0.3, 0.3])], 0.3)
+        [tensor([0]), tensor([0, 1, 2])]
+    """
+    threshold = _check.positive("threshold", threshold, or_zero=True)
+    if threshold > 1:
+        raise ValueError(f"threshold: got {threshold}, need a number from 0 to 1")
+    return [((s >= threshold) | (torch.arange(len(s)) == s.argmax())).nonzero().squeeze(1) for s in _shares(scores)]
+
+
+def _shares(scores: Sequence[Tensor]) -> list[Tensor]:
+    """Return each layer's scores divided by their sum."""
+    if not len(scores):
+        raise ValueError("scores: got 0 layers, need at least 1")
+    shares = []
+    for layer, score in enumerate(scores):
+        score = _check.tensor(f"scores[{layer}]", score, shape=("m",))
+        if (score < 0).any():
+            raise ValueError(f"scores[{layer}]: got {score.min().item():g}, need numbers >= 0")
+        total = score.sum()
+        shares.append(score / total if total > 0 else score)
+    return shares
+
+
 def midpoints(enclosure: Enclosure) -> list[Tensor]:
     """Return the midpoint of each hidden node's interval, (m_l,) per layer, averaged over boxes: the paper's way."""
     return [mid(node).mean(0) for node in _check.instance("enclosure", enclosure, Enclosure).activations]
@@ -132,11 +195,53 @@ def cut(
         else:
             left = net.activation(torch.addmm(biases[-1], left, weights[-1].T))
             target = wanted[layer] @ torch.cat([weight, bias[:, None]], 1).T
-            correction = _regression(left, target - torch.addmm(bias, left, small_weight.T))
-            small_weight, small_bias = small_weight + correction[:-1].T, bias + correction[-1]
+            small_weight, small_bias = fold_by_regression(left, target, small_weight, bias)
         weights.append(small_weight)
         biases.append(small_bias)
     return Surrogate.from_layers(weights, biases, net.activation, scaling=dict(net.named_buffers()))
+
+
+@torch.no_grad()
+def cut_inputs(net: Surrogate, kept: Tensor, *, x: Tensor | None = None, values: Tensor | None = None) -> Surrogate:
+    r"""Return a new network that takes only the kept inputs; the others are folded into the first layer.
+
+    Args:
+        net: The network, left as it is.
+        kept: Indices of the inputs to keep, in the order in which the new network takes them.
+        x: Fold by regression over these samples (n, d): what the removed inputs sent to the first layer is fitted by
+            the kept inputs and a constant.
+        values: Fold these constants instead, (d,), raw units; those of kept inputs are ignored.
+
+    Returns:
+        A ``Surrogate`` with ``len(kept)`` inputs and their scaling.
+
+    Raises:
+        ValueError: Neither or both of `x` and `values`; no index, one out of range or named twice.
+
+    Example:
+        >>> net = Surrogate([2, 3, 1])
+        >>> small = cut_inputs(net, torch.tensor([1]), values=torch.tensor([5.0, 0.0]))
+        >>> at = torch.tensor([[5.0, 2.0]], dtype=torch.float64)
+        >>> small.widths, torch.allclose(small(at[:, 1:]), net(at))
+        ([1, 3, 1], True)
+    """
+    if (x is None) == (values is None):
+        raise ValueError(f"x, values: got {'neither' if x is None else 'both'}, need one of them, to fold with")
+    width = net.widths[0]
+    kept = _checked_index("kept", kept, width)
+    weight, removed = net.weights[0], _complement(kept, width)
+    if values is not None:
+        values = _check.tensor("values", values, shape=(width,)).to(net.dtype)
+        fold_weight, fold_bias = 0, weight[:, removed] @ net.scale_inputs(values)[removed]
+    else:
+        u = net.scale_inputs(_check.tensor("x", x, shape=("n", width), dtype=net.dtype))
+        fitted = _regression(u[:, kept], u[:, removed] @ weight[:, removed].T)
+        fold_weight, fold_bias = fitted[:-1].T, fitted[-1]
+    scaling = dict(net.named_buffers())
+    scaling |= {name: scaling[name][kept] for name in ("input_shift", "input_scale")}
+    weights = [weight[:, kept] + fold_weight, *net.weights[1:]]
+    biases = [net.biases[0] + fold_bias, *net.biases[1:]]
+    return Surrogate.from_layers(weights, biases, net.activation, scaling=scaling)
 
 
 @torch.no_grad()
@@ -176,6 +281,12 @@ def remove_layers(net: Surrogate, layers: Sequence[int], x: Tensor) -> Surrogate
     return Surrogate.from_layers(weights, biases, net.activation, scaling=dict(net.named_buffers()))
 
 
+def fold_by_regression(left: Tensor, target: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of the layer behind `left` (n, k), corrected so that they fit the target (n, q) best."""
+    correction = _regression(left, target - torch.addmm(bias, left, weight.T))
+    return weight + correction[:-1].T, bias + correction[-1]
+
+
 def _regression(a: Tensor, target: Tensor) -> Tensor:
     """Return the least-squares coefficients (m + 1, q) of target (n, q) on a (n, m) and a constant, slightly damped."""
     centre, wanted = a.mean(0), target.mean(0)
@@ -191,15 +302,17 @@ def _regression(a: Tensor, target: Tensor) -> Tensor:
 def _checked_kept(kept: Sequence[Tensor], widths: Sequence[int]) -> list[Tensor]:
     if len(kept) != len(widths):
         raise ValueError(f"kept: got {len(kept)} sets of indices, need one for each of {len(widths)} hidden layers")
-    checked = []
-    for layer, (index, width) in enumerate(zip(kept, widths, strict=True)):
-        index = torch.as_tensor(index)
-        if index.ndim != 1 or not len(index) or index.is_floating_point() or index.is_complex():
-            raise ValueError(f"kept[{layer}]: got shape {tuple(index.shape)}, need at least one integer index")
-        if index.dtype == torch.bool or index.min() < 0 or index.max() >= width or len(index.unique()) != len(index):
-            raise ValueError(f"kept[{layer}]: got {index.tolist()}, need different indices from 0 to {width - 1}")
-        checked.append(index)
-    return checked
+    pairs = enumerate(zip(kept, widths, strict=True))
+    return [_checked_index(f"kept[{layer}]", index, width) for layer, (index, width) in pairs]
+
+
+def _checked_index(name: str, index: Tensor, width: int) -> Tensor:
+    index = torch.as_tensor(index)
+    if index.ndim != 1 or not len(index) or index.is_floating_point() or index.is_complex():
+        raise ValueError(f"{name}: got shape {tuple(index.shape)}, need at least one integer index")
+    if index.dtype == torch.bool or index.min() < 0 or index.max() >= width or len(index.unique()) != len(index):
+        raise ValueError(f"{name}: got {index.tolist()}, need different indices from 0 to {width - 1}")
+    return index
 
 
 def _complement(index: Tensor, width: int) -> Tensor:

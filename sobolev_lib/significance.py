@@ -6,6 +6,8 @@ A node :math:`a` that ranges over :math:`[a]`, while the value's derivative with
 .. math::  S(a) = \mathrm{width}([a]) \cdot \max_{t \in [\bar a]} |t|
 
 (mean value theorem): a node that hardly moves is a constant, and a node on which nothing depends may do what it likes.
+This needs natural intervals, which take the nodes of a layer to be independent. Zonotopes know which values occur
+together, and a node that is turned by hand does not occur together with the others: their score is an estimate.
 ``product`` uses :math:`\mathrm{width}([a] \cdot [\bar a])` instead. Derivative-aware significance asks the same for
 each component of the gradient: :math:`\partial_k N` depends on a node through its value :math:`a` and through its
 tangent :math:`\dot a = \partial a / \partial x_k`, so
@@ -21,7 +23,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.adjoints import Enclosure, enclose
+from sobolev_lib.adjoints import Enclosure, Split, enclose
 from sobolev_lib.interval import Interval, mag, mul, width
 from sobolev_lib.network import Surrogate
 
@@ -90,7 +92,8 @@ def significance(
     of: str = "value",
     measure: str = "width_times_adjoint",
     aggregate: str = "mean",
-    domain: str = "natural",
+    domain: str | Split = "natural",
+    degree: int | None = None,
 ) -> Significance:
     r"""Score every input and hidden node of a network over one box or a batch of boxes.
 
@@ -101,7 +104,9 @@ def significance(
             components, each multiplied by its input's scale, so that their units agree).
         measure: "width_times_adjoint" or "product" (only for the value).
         aggregate: How scores of several boxes are combined: "mean", "sum" or "max".
-        domain: "natural" or "zonotope", see ``enclose``. Rounding is to nearest: scores rank, they certify nothing.
+        domain: "natural", "zonotope" or a ``Split``, see ``enclose`` and the module. Rounding is to nearest: scores
+            rank, they certify nothing.
+        degree: Of the zonotopes' polynomials, see ``enclose``; 1 is fastest.
 
     Returns:
         A ``Significance``.
@@ -126,7 +131,9 @@ def significance(
     if isinstance(box, Enclosure):
         enclosure = box
     else:
-        enclosure = enclose(net, box, domain=domain, rounding="nearest", order=2 if of == "gradient" else 1)
+        enclosure = enclose(
+            net, box, domain=domain, rounding="nearest", order=2 if of == "gradient" else 1, degree=degree
+        )
     if of == "gradient" and enclosure.hvp is None:
         raise ValueError("box: got an enclosure of order 1, need order 2 for the significance of the gradient")
     scores = _of_gradient(net, enclosure) if of == "gradient" else _of_value(enclosure, measure)

@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from sobolev_lib.adjoints import enclose
 from sobolev_lib.interval import Interval
 from sobolev_lib.network import Surrogate
-from sobolev_lib.pruning import affine_layers, cut, hidden_activations, keep_most, means, midpoints, remove_layers
+from sobolev_lib.pruning import (
+    affine_layers,
+    cut,
+    cut_inputs,
+    hidden_activations,
+    keep_above,
+    keep_most,
+    keep_share,
+    means,
+    midpoints,
+    remove_layers,
+)
 
 F64 = torch.float64
 
@@ -188,6 +199,115 @@ def test_keep_most_takes_the_highest_and_of_equals_the_first():
     scores = [torch.tensor([1.0, 5.0, 5.0, 0.0]), torch.tensor([2.0, 2.0, 2.0])]
     assert [k.tolist() for k in keep_most(scores, [2, 1])] == [[1, 2], [0]]
     assert [k.tolist() for k in keep_most(scores, 3)] == [[0, 1, 2], [0, 1, 2]]
+
+
+def test_keep_share_ranks_all_layers_together():
+    scores = [torch.tensor([6.0, 3.0, 1.0]), torch.tensor([50.0, 25.0, 15.0, 10.0])]  # shares .6 .3 .1, .5 .25 .15 .1
+    expected = {0.1: [[0], [0]], 3 / 7: [[0, 1], [0]], 4 / 7: [[0, 1], [0, 1]], 5 / 7: [[0, 1], [0, 1, 2]]}
+    expected |= {1: [[0, 1, 2], [0, 1, 2, 3]]}
+    for share, kept in expected.items():
+        assert [k.tolist() for k in keep_share(scores, share)] == kept
+    scaled = [scores[0], 1000 * scores[1]]
+    assert [k.tolist() for k in keep_share(scaled, 5 / 7)] == expected[5 / 7]  # the unit of a layer does not matter
+
+
+def test_every_layer_keeps_its_best_node_even_without_any_significance():
+    scores = [torch.ones(4), torch.tensor([0.0, 0.0]), torch.cat([torch.zeros(99), torch.ones(1)])]
+    for kept in (keep_share(scores, 0.01), keep_above(scores, 1.0)):
+        assert [k.tolist() for k in kept] == [[0], [0], [99]]
+
+
+def test_keep_share_keeps_as_many_as_it_says():
+    generator = torch.Generator().manual_seed(0)
+    scores = [torch.rand(m, generator=generator) ** 4 for m in (30, 5, 65)]
+    for share in (0.03, 0.1, 0.5, 0.77, 1.0):
+        kept = keep_share(scores, share)
+        assert sum(map(len, kept)) == max(3, round(100 * share))
+        assert all((k.diff() > 0).all() for k in kept)
+
+
+def test_keep_above_compares_shares_of_a_layer():
+    scores = [torch.tensor([6.0, 3.0, 1.0]), torch.tensor([0.5, 0.25, 0.15, 0.1])]
+    assert [k.tolist() for k in keep_above(scores, 0.3)] == [[0, 1], [0]]
+    assert [k.tolist() for k in keep_above(scores, 0)] == [[0, 1, 2], [0, 1, 2, 3]]
+    assert [k.tolist() for k in keep_above(scores, 0.9)] == [[0], [0]]
+
+
+@pytest.mark.parametrize("policy", [keep_share, keep_above])
+def test_shares_that_make_no_sense_are_refused(policy):
+    name = "share" if policy is keep_share else "threshold"
+    with pytest.raises(ValueError, match=f"{name}: got 1.5, need a number"):
+        policy([torch.ones(3)], 1.5)
+    with pytest.raises(ValueError, match=f"{name}: got -0.5, need a finite number"):
+        policy([torch.ones(3)], -0.5)
+    with pytest.raises(ValueError, match=r"scores\[1\]: got -2, need numbers >= 0"):
+        policy([torch.ones(3), torch.tensor([1.0, -2.0])], 0.5)
+    with pytest.raises(ValueError, match="scores: got 0 layers, need at least 1"):
+        policy([], 0.5)
+    with pytest.raises(ValueError, match=r"scores\[0\]: got shape \(1, 3\), need \(m,\)"):
+        policy([torch.ones(1, 3)], 0.5)
+
+
+def test_folding_values_of_inputs_equals_clamping_them():
+    net, x = random_net((4, 5, 3, 1))
+    values = torch.tensor([9.0, -2.0, 9.0, 0.5], dtype=F64)
+    small = cut_inputs(net, torch.tensor([2, 0]), values=values)
+    clamped_x = x.clone()
+    clamped_x[:, [1, 3]] = values[[1, 3]]
+    torch.testing.assert_close(small(x[:, [2, 0]]), net(clamped_x))
+    torch.testing.assert_close(small.gradient(x[:, [2, 0]]), net.gradient(clamped_x)[:, [2, 0]])
+    assert torch.equal(small.input_scale, net.input_scale[[2, 0]])
+    assert torch.equal(small.input_shift, net.input_shift[[2, 0]])
+    assert torch.equal(small.output_scale, net.output_scale) and torch.equal(small.output_shift, net.output_shift)
+
+
+def test_keeping_all_inputs_is_the_identity():
+    net, x = random_net((3, 4, 1))
+    assert equal_parameters(cut_inputs(net, torch.arange(3), values=x[0]), net)
+    torch.testing.assert_close(cut_inputs(net, torch.arange(3), x=x)(x), net(x), rtol=0, atol=1e-12)
+
+
+def test_an_input_that_others_determine_goes_without_a_change():
+    net, x = random_net((3, 6, 4, 1))
+    x[:, 1] = 2 * x[:, 0] - 3 * x[:, 2] + 5
+    small = cut_inputs(net, torch.tensor([0, 2]), x=x)
+    torch.testing.assert_close(small(x[:, [0, 2]]), net(x), rtol=0, atol=1e-7)
+
+
+def test_regression_of_inputs_in_a_linear_network_is_least_squares_of_the_value():
+    net, x = random_net((3, 1))
+    small = cut_inputs(net, torch.tensor([0, 2]), x=x)
+    design = torch.cat([x[:, [0, 2]], torch.ones(len(x), 1, dtype=F64)], 1)
+    best = design @ torch.linalg.lstsq(design, net(x).detach()[:, None]).solution
+    torch.testing.assert_close(small(x[:, [0, 2]]).detach(), best[:, 0], rtol=0, atol=1e-7)
+
+
+def test_a_single_input_may_be_left_and_the_original_stays():
+    net, x = random_net((3, 4, 1))
+    before = {name: t.clone() for name, t in net.state_dict().items()}
+    small = cut_inputs(net, [1], x=x)
+    with torch.no_grad():
+        small.input_shift.add_(1)
+    assert small.widths == [1, 4, 1]
+    assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("kept", "fold", "message"),
+    [
+        ([0], {}, "x, values: got neither, need one of them, to fold with"),
+        ([0], dict(x=torch.zeros(2, 3), values=torch.zeros(3)), "x, values: got both, need one of them"),
+        ([], dict(values=torch.zeros(3)), r"kept: got shape \(0,\), need at least one integer index"),
+        ([3], dict(values=torch.zeros(3)), r"kept: got \[3\], need different indices from 0 to 2"),
+        ([1, 1], dict(values=torch.zeros(3)), r"kept: got \[1, 1\], need different indices from 0 to 2"),
+        ([0], dict(values=torch.zeros(2)), r"values: got shape \(2,\), need \(3,\)"),
+        ([0], dict(x=torch.zeros(2, 2)), r"x: got shape \(2, 2\), need \(n, 3\)"),
+    ],
+)
+def test_inputs_that_cannot_be_cut_are_refused(kept, fold, message):
+    net, _ = random_net((3, 4, 1))
+    with pytest.raises(ValueError, match=message):
+        cut_inputs(net, kept, **fold)
 
 
 def affine_in_the_middle():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sobolev_lib.adjoints import enclose
+from sobolev_lib.adjoints import Split, enclose
 from sobolev_lib.interval import Interval
 from sobolev_lib.network import Surrogate
 from sobolev_lib.significance import Significance, balls, significance
@@ -107,6 +107,24 @@ def test_no_node_can_change_the_value_or_the_gradient_by_more_than_its_significa
 
 
 @torch.no_grad()
+def test_zonotopes_do_not_bound_what_one_node_can_do():
+    """Two nodes that always cancel: behind them all is silent, unless one is turned alone."""
+    net = Surrogate([1, 2, 1, 1], "relu")
+    for parameter, value in (
+        (net.weights[0], [[1.0], [-1.0]]),
+        (net.biases[0], [5.0, 5.0]),
+        (net.weights[1], [[1.0, 1.0]]),
+        (net.biases[1], [-10.5]),
+        (net.weights[2], [[1.0]]),
+    ):
+        parameter.copy_(torch.tensor(value))
+    box = Interval([-1.0], [1.0])
+    change = torch.relu(torch.tensor(6.0 + 6.0 - 10.5)).item()  # at u = -1, a_1 = 4 is set to 6
+    scores = {domain: significance(net, box, domain=domain).hidden[0][0].item() for domain in ("natural", "zonotope")}
+    assert scores["zonotope"] < 1e-9 < change <= scores["natural"]
+
+
+@torch.no_grad()
 def test_no_input_can_change_the_value_by_more_than_its_significance():
     net = random_net()
     box = box_around(net)
@@ -126,6 +144,18 @@ def test_zonotopes_never_score_higher_than_intervals():
         natural, tight = (significance(net, box, of=of, domain=domain) for domain in ("natural", "zonotope"))
         for a, b in zip(natural.hidden, tight.hidden, strict=True):
             assert (b <= a * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("of", ["value", "gradient"])
+def test_options_of_the_enclosure_reach_it(of):
+    net = random_net()
+    box = box_around(net, 0.5)
+    for options in (dict(domain="zonotope", degree=1), dict(domain="zonotope", degree=4), dict(domain=Split(4))):
+        ours = significance(net, box, of=of, **options)
+        theirs = significance(net, enclose(net, box, rounding="nearest", order=2, **options), of=of)
+        assert all(torch.equal(a, b) for a, b in zip(ours.hidden, theirs.hidden, strict=True))
+    coarse, fine = (significance(net, box, of=of, domain="zonotope", degree=d).hidden[1] for d in (1, 4))
+    assert not torch.equal(coarse, fine)
 
 
 def test_a_point_has_no_significance():

@@ -20,7 +20,10 @@ CHAPTERS = {
     "Chapter 4: the surrogate": ("activations", "twin", "network"),
     "Chapter 5: intervals": ("rounding", "interval", "elementary", "affine"),
     "Chapter 6: interval adjoints": ("zonotope", "sweeps", "adjoints", "certify"),
-    "Chapter 7: significance and pruning": ("significance", "pruning", "shrinking", "growing"),
+    "Chapter 7: significance and pruning": (
+        *("significance", "rivals", "pruning", "selection", "linearise"),
+        *("shrinking", "growing"),
+    ),
     "Chapter 8: Sobolev training": ("sobolev", "gauss_newton", "checkpoint", "training"),
     "Chapter 9: errors": ("metrics",),
     "Chapter 10: deployment": ("export",),

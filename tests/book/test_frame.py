@@ -21,7 +21,7 @@ ORDER = (
     *("activations", "twin", "network"),
     *("rounding", "interval", "elementary", "affine"),
     *("monomials", "approximation", "zonotope", "sweeps", "adjoints", "certify"),
-    *("significance", "rivals", "pruning"),
+    *("significance", "rivals", "pruning", "selection", "linearise"),
     *("sobolev", "gauss_newton", "checkpoint", "training"),
     *("_candidates", "shrinking", "growing"),
     *("metrics", "export", "plotting"),
