@@ -7,10 +7,10 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import intervals_speed, labels_speed
+from benchmarks import intervals_speed, labels_speed, training_speed
 from benchmarks.report import environment, write_whole
 
-PARTS = {"labels": labels_speed, "intervals": intervals_speed}
+PARTS = {"labels": labels_speed, "training": training_speed, "intervals": intervals_speed}
 COLUMNS = ("value", "baseline", "ratio", "target")
 
 

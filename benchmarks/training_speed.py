@@ -1,8 +1,9 @@
 """What a training step costs by order, and against automatic differentiation; what a price with its Greeks costs.
 
-``measure()`` returns rows with the keys name, value, baseline, ratio and target; ``python -m benchmarks.training_speed``
-prints them. The things that are compared take turns, each is timed often, and medians are compared, so that other work
-on the machine touches all alike. One thread: ratios, not the machine's cores, are the subject.
+``measure()`` returns rows with the keys name, value, baseline, ratio and target, and ``python -m
+benchmarks.training_speed`` prints them. The things that are compared take turns, each is timed often, and medians are
+compared, so that other work on the machine touches all alike. Times are those of the processor, which do not count
+waiting for it, on one thread: ratios are the subject, not how many cores are free.
 """
 
 import statistics
@@ -35,8 +36,8 @@ def training_steps() -> list[dict]:
     rows = []
     for dtype in (torch.float64, torch.float32):
         for batch in (256, 4096):
-            steps = [step(order, batch, dtype, ours) for order in (0, 1, 2)]
-            rivals = [step(order, batch, dtype, by_autograd) for order in (0, 1, 2)]
+            steps = [step(order, batch, dtype, autograd=False) for order in (0, 1, 2)]
+            rivals = [step(order, batch, dtype, autograd=True) for order in (0, 1, 2)]
             times = [1e3 * seconds for seconds in medians(*steps, *rivals, repeats=31 if batch < 1000 else 9)]
             name = f"7-128x6-1, batch {batch}, {str(dtype)[6:]}: ms per step, "
             rows.append(row(name + "order 1 and order 0", times[1], times[0], "at most 2.2"))
@@ -65,20 +66,20 @@ def greeks() -> list[dict]:
             return plain_network(net, x)
 
         both = [1e3 * seconds for seconds in medians(all_three, plain, repeats=101 if widths is SMALL else 9)]
-        name = f"{'7-3-3-1' if widths is SMALL else '7-128x6-1'}, {POINTS} points: ms, price, delta, gamma and price alone"
-        rows.append(row(name, *both, "at most 1 ms" if widths is SMALL else None))
+        name, target = ("7-3-3-1", "at most 1 ms") if widths is SMALL else ("7-128x6-1", None)
+        rows.append(row(f"{name}, {POINTS} points: ms of price, delta, gamma and price alone", *both, target))
     return rows
 
 
 def network(widths: list[int], dtype: torch.dtype) -> Surrogate:
     """Return a network with an input and an output scale, and weights of usual size."""
-    net = Surrogate(widths, dtype=dtype, gain=1.0)
     generator = torch.Generator().manual_seed(2)
-    return net.set_scaling(torch.randn(100, 7, generator=generator).to(dtype), torch.randn(100, generator=generator).to(dtype))
+    x, value = (torch.randn(*shape, generator=generator).to(dtype) for shape in ((100, 7), (100,)))
+    return Surrogate(widths, dtype=dtype, gain=1.0).set_scaling(x, value)
 
 
-def step(order: int, batch: int, dtype: torch.dtype, outputs: Callable) -> Callable[[], float]:
-    """Return a function that makes one training step with the given way of computing value, gradient and HVP."""
+def step(order: int, batch: int, dtype: torch.dtype, *, autograd: bool) -> Callable[[], float]:
+    """Return a function that makes one training step: as `fit` does, or by automatic differentiation."""
     net, generator = network(WIDTHS, dtype), torch.Generator().manual_seed(0)
     x, value, gradient, hvp, u = (
         torch.randn(batch, *shape, generator=generator).to(dtype) for shape in ((7,), (), (7,), (1, 7), (1, 7))
@@ -87,20 +88,23 @@ def step(order: int, batch: int, dtype: torch.dtype, outputs: Callable) -> Calla
     loss = SobolevLoss(order, torch.eye((1, 8, 15)[order], dtype=dtype))
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-4, fused=True)
 
-    def one() -> float:
+    def explicit() -> float:
+        total, gradients = loss.value_and_gradients(net, part)
+        layers = zip(net.weights, net.biases, strict=True)
+        for parameter, gradient in zip((p for layer in layers for p in layer), gradients, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+        return total
+
+    def automatic() -> float:
         optimizer.zero_grad(set_to_none=True)
-        residuals = (outputs(net, part, order) - targets(part, order)) @ loss.matrix.T
+        residuals = (by_autograd(net, part, order) - targets(part, order)) @ loss.matrix.T
         total = residuals.square().sum(1).mean()
         total.backward()
         optimizer.step()
         return total.item()
 
-    return one
-
-
-def ours(net: Surrogate, part: Batch, order: int) -> Tensor:
-    """Value, gradient and HVP by the library's explicit pass."""
-    return stack(*net.taylor(part.x, order=order, directions=part.directions if order == 2 else None))
+    return automatic if autograd else explicit
 
 
 def plain_network(net: Surrogate, x: Tensor) -> Tensor:
@@ -129,9 +133,9 @@ def medians(*functions: Callable[[], object], repeats: int) -> list[float]:
     times: list[list[float]] = [[] for _ in functions]
     for _ in range(repeats + 1):
         for each, function in zip(times, functions, strict=True):
-            start = time.perf_counter()
+            start = time.process_time()
             function()
-            each.append(time.perf_counter() - start)
+            each.append(time.process_time() - start)
     return [statistics.median(each[1:]) for each in times]
 
 

@@ -8,11 +8,12 @@ activations, twin, network - the surrogate (Chapter 4);
 rounding, interval, elementary, affine, zonotope, sweeps, adjoints, certify - enclosures (Chapters 5 and 6);
 significance, rivals, pruning, selection, linearise - which nodes matter, and cutting the others (Chapter 7);
 sobolev, gauss_newton, checkpoint, training - the Sobolev loss and its minimisers (Chapters 4 and 8);
-shrinking - cutting and training in turns, and when to stop (Chapter 7);
+shrinking, growing - cutting and training in turns, and when to stop (Chapter 7);
 metrics, plotting - errors and figures.
 """
 
 from sobolev_lib import directions, interval
+from sobolev_lib._candidates import Path
 from sobolev_lib._samples import Samples
 from sobolev_lib.activations import ACTIVATIONS, Activation
 from sobolev_lib.adjoints import Enclosure, Split, enclose
@@ -21,6 +22,7 @@ from sobolev_lib.case_study import BasketCase, basket_case
 from sobolev_lib.certify import Bounds, Verdict, bounds, is_convex, is_increasing, is_non_negative, lipschitz
 from sobolev_lib.checkpoint import History
 from sobolev_lib.closed_form import Greeks, bachelier, black_scholes, heston
+from sobolev_lib.growing import grow
 from sobolev_lib.interval import Interval
 from sobolev_lib.labels import label
 from sobolev_lib.linearise import Linearised, linearise
@@ -55,7 +57,7 @@ from sobolev_lib.pruning import (
 from sobolev_lib.rivals import score_at_random, score_by_magnitude, score_by_taylor, score_by_variance
 from sobolev_lib.schemes import EulerMaruyama, Exact, FullTruncation, Milstein, simulate
 from sobolev_lib.selection import keep_predictive
-from sobolev_lib.shrinking import Path, grow, shrink
+from sobolev_lib.shrinking import shrink
 from sobolev_lib.significance import Significance, balls, significance
 from sobolev_lib.sobolev import SobolevLoss, balance_by_covariance, balance_by_moments
 from sobolev_lib.training import fit

@@ -61,10 +61,9 @@ def _sigmoid_jet(z: Tensor, order: int) -> list[Tensor]:
         p = s * complement
         jet.append(p)
     if order >= 2:
-        skew = complement - s
-        jet.append(p * skew)
+        jet.append((complement - s).mul_(p))
     if order >= 3:
-        jet.append(p * (1 - 6 * p))
+        jet.append(torch.addcmul(p, p, p, value=-6))
     return jet
 
 
@@ -72,7 +71,7 @@ def _silu_jet(z: Tensor, order: int) -> list[Tensor]:
     s = _sigmoid_jet(z, order)
     jet = [z * s[0]]
     for k in range(1, order + 1):  # Leibniz: (z s)^(k) = z s^(k) + k s^(k-1)
-        jet.append(torch.addcmul(k * s[k - 1], z, s[k]))
+        jet.append((z * s[k]).add_(s[k - 1], alpha=k))
     return jet
 
 

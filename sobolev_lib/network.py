@@ -165,13 +165,29 @@ class Surrogate(nn.Module):
         out = value_gradient_hvp(self.activation, list(self.weights), list(self.biases), u, order=order, directions=v)
         return self._raw(out)
 
-    def sweep(
-        self, x: Tensor, *, order: int, directions: Tensor | None = None
-    ) -> tuple[tuple[Tensor, ...], Pass, int]:
+    def sweep(self, x: Tensor, *, order: int, directions: Tensor | None = None) -> tuple[tuple[Tensor, ...], Pass, int]:
         """Return what `taylor` returns, the pass behind it (for per-sample Jacobians), and the number of directions."""
         u, v = self._scaled(x, order, directions)
         sweep = Pass(self.activation, list(self.weights), list(self.biases), u, order=order, directions=v)
         return self._raw(sweep.outputs), sweep, 0 if v is None else len(v)
+
+    def add_gradients(self, sweep: Pass, k: int, cotangents: Tensor, totals: Sequence[Tensor]) -> None:
+        r"""Add to `totals` the gradient by each parameter of :math:`\sum_i c_i^T o_i`, for the outputs of a `sweep`.
+
+        Args:
+            sweep: The pass that `sweep` returned.
+            k: The number of directions that it returned.
+            cotangents: The c of the outputs (value, gradient, HVPs) side by side, (n, q).
+            totals: One tensor per parameter, weight matrix and bias vector, layer by layer; changed in place.
+        """
+        d = self.widths[0]
+        gradient_scale = self.output_scale / self.input_scale
+        parts = [cotangents[:, 0] * self.output_scale]
+        if sweep.order >= 1:
+            parts.append(cotangents[:, 1 : 1 + d] * gradient_scale)
+        if sweep.order == 2:
+            parts.append((cotangents[:, 1 + d :].unflatten(1, (k, d)) * gradient_scale).transpose(0, 1).contiguous())
+        sweep.add_gradients(totals, *parts)
 
     def _scaled(self, x: Tensor, order: int, directions: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if order == 2 and not self.activation.smooth:

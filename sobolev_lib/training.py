@@ -307,9 +307,7 @@ def _step(state: State, batch: Labelled, settings: _Settings, step: int, limit: 
     optimizer = state.optimizer
     for group in optimizer.param_groups:
         group["lr"] = settings.learning_rate * learning_rate_at(step, settings.steps)
-    optimizer.zero_grad(set_to_none=True)
-    loss = state.loss(state.net, batch)
-    value = loss.item()
+    value, gradients = state.loss.value_and_gradients(state.net, batch)
     if not math.isfinite(value):
         raise FloatingPointError(f"loss is {value} at step {step} of {settings.steps}: {_advice(settings)}")
     if value > limit and step:
@@ -317,6 +315,8 @@ def _step(state: State, batch: Labelled, settings: _Settings, step: int, limit: 
             f"loss has grown from {state.history.loss[0]:.1e} to {value:.1e} at step {step} of {settings.steps}, more "
             f"than {GROWTH:.0e} times that of a constant: {_advice(settings)}"
         )
-    loss.backward()
+    layers = zip(state.net.weights, state.net.biases, strict=True)
+    for parameter, gradient in zip((p for layer in layers for p in layer), gradients, strict=True):
+        parameter.grad = gradient
     optimizer.step()
     return value

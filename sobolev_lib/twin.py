@@ -68,37 +68,53 @@ def tangent(
     a_dots, z_dots = [direction], []
     for layer, (weight, jet) in enumerate(zip(weights[:-1], jets, strict=True)):
         z_dot = a_dots[-1] @ weight.T
-        a_dot = z_dot * jet[1]
+        a_dot = z_dot * jet[1] if curvature is None else torch.addcmul(curvature[layer], z_dot, jet[1])
         z_dots.append(z_dot)
-        a_dots.append(a_dot if curvature is None else a_dot + curvature[layer])
+        a_dots.append(a_dot)
     return a_dots, z_dots
 
 
 def adjoint_tangent(
-    weights: Parameters, jets: Sequence[Sequence[Tensor]], a_bars: Sequence[Tensor], z_dots: Sequence[Tensor]
+    weights: Parameters, jets: Sequence[Sequence[Tensor]], bends: Sequence[Tensor], z_dots: Sequence[Tensor]
 ):
-    r"""Return the HVPs (..., n, d) and the lists of :math:`\dot{\bar a}_l`, :math:`\dot{\bar z}_l`."""
+    r"""Return the HVPs (..., n, d) and the lists of :math:`\dot{\bar a}_l`, :math:`\dot{\bar z}_l`.
+
+    `bends` are the products :math:`f''(z_l)\, \bar a_l`.
+    """
     a_bar_dots, z_bar_dots = [], []
     a_bar_dot = None  # the last layer is linear: its adjoint is constant
     for layer in reversed(range(len(jets))):
-        z_bar_dot = jets[layer][2] * z_dots[layer] * a_bars[layer]
+        z_bar_dot = bends[layer] * z_dots[layer]
         if a_bar_dot is not None:
-            z_bar_dot = torch.addcmul(z_bar_dot, jets[layer][1], a_bar_dot)
+            z_bar_dot.addcmul_(jets[layer][1], a_bar_dot)
         a_bar_dots.append(a_bar_dot)
         z_bar_dots.append(z_bar_dot)
         a_bar_dot = z_bar_dot @ weights[layer]
     return a_bar_dot, a_bar_dots[::-1], z_bar_dots[::-1]
 
 
+def _sum(products: Tensor) -> Tensor:
+    """Sum over directions, the third dimension from the end; that of one direction is itself."""
+    return products.squeeze(-3) if products.shape[-3] == 1 else products.sum(-3)
+
+
 class Pass:
     """One pass through an MLP: its outputs up to an order, and the factors of their derivatives by the parameters."""
 
     def __init__(
-        self, activation: Activation, weights: Parameters, biases: Parameters, u: Tensor, *, order: int, directions
+        self,
+        activation: Activation,
+        weights: Parameters,
+        biases: Parameters,
+        u: Tensor,
+        *,
+        order: int,
+        directions: Tensor | None,
+        reverse: bool = True,
     ):
         self.weights, self.order = weights, order
-        # One derivative more than is asked for: the reverse of the pass differentiates once more.
-        value, self.activations, self.jets = forward(activation, weights, biases, u, order + 1)
+        # The reverse of the pass differentiates once more.
+        value, self.activations, self.jets = forward(activation, weights, biases, u, order + reverse)
         self.outputs = (value,)
         if order == 0:
             return
@@ -107,7 +123,8 @@ class Pass:
         if order == 1:
             return
         self.a_dots, self.z_dots = tangent(weights, self.jets, directions)
-        hvp, self.a_bar_dots, self.z_bar_dots = adjoint_tangent(weights, self.jets, self.a_bars, self.z_dots)
+        self.bends = [jet[2] * a_bar for jet, a_bar in zip(self.jets, self.a_bars, strict=True)]
+        hvp, self.a_bar_dots, self.z_bar_dots = adjoint_tangent(weights, self.jets, self.bends, self.z_dots)
         self.outputs += (torch.zeros_like(directions) if hvp is None else hvp,)
 
     def factors(self, value_hat: Tensor, gradient_hat: Tensor | None = None, hvp_hat: Tensor | None = None):
@@ -123,11 +140,18 @@ class Pass:
             return self._factors_1(value_hat, gradient_hat)
         return self._factors_2(value_hat, gradient_hat, hvp_hat)
 
+    def add_gradients(self, totals: Sequence[Tensor], *cotangents: Tensor) -> None:
+        """Add the gradient of :math:`s` by weight matrix and bias vector, layer by layer, to `totals`, in place."""
+        for layer, (lefts, rights) in enumerate(zip(*self.factors(*cotangents), strict=True)):
+            for left, right in zip(lefts, rights, strict=True):
+                totals[2 * layer].addmm_(left.reshape(-1, left.shape[-1]).T, right.reshape(-1, right.shape[-1]))
+            totals[2 * layer + 1].add_(lefts[0].sum(0))
+
     def _factors_0(self, value_hat):
         z_hat = value_hat.unsqueeze(-1)
         lefts = [[z_hat]]
         for layer in reversed(range(len(self.jets))):
-            z_hat = (z_hat @ self.weights[layer + 1]) * self.jets[layer][1]
+            z_hat = (z_hat @ self.weights[layer + 1]).mul_(self.jets[layer][1])
             lefts.append([z_hat])
         return lefts[::-1], [[a] for a in self.activations]
 
@@ -137,9 +161,8 @@ class Pass:
         lefts = [[z_hat, torch.ones_like(z_hat)]]
         for layer in reversed(range(len(self.jets))):
             jet = self.jets[layer]
-            z_hat = torch.addcmul(
-                (z_hat @ self.weights[layer + 1]) * jet[1], jet[2] * z_dots[layer], self.a_bars[layer]
-            )
+            z_hat = (z_hat @ self.weights[layer + 1]).mul_(jet[1])
+            z_hat.addcmul_(jet[2] * z_dots[layer], self.a_bars[layer])
             lefts.append([z_hat, self.z_bars[layer]])
         return lefts[::-1], [[a, a_dot] for a, a_dot in zip(self.activations, a_dots, strict=True)]
 
@@ -147,20 +170,20 @@ class Pass:
         weights, jets = self.weights, self.jets
         # Tangents: h in the directions of the HVPs' cotangents; m the mixed D_g + sum_k D_hk D_vk, linear in its seed.
         h_dots, zh_dots = tangent(weights, jets, hvp_hat)
-        mixed = [(zv * zh).sum(-3) for zv, zh in zip(self.z_dots, zh_dots, strict=True)]
+        mixed = [_sum(zv * zh) for zv, zh in zip(self.z_dots, zh_dots, strict=True)]
         m_dots, zm_dots = tangent(weights, jets, gradient_hat, [jet[2] * m for jet, m in zip(jets, mixed, strict=True)])
         # Adjoints of s: of the mixed tangent (z_bar) and of zh (z_bar_dot) they are known; of zv and of z they follow.
         z_hat, zv_hat = value_hat.unsqueeze(-1), None
         lefts = [[z_hat, torch.ones_like(z_hat)]]
         for layer in reversed(range(len(jets))):
-            jet, a_bar, zv, zh = jets[layer], self.a_bars[layer], self.z_dots[layer], zh_dots[layer]
-            bend = jet[2] * a_bar
-            z_hat = (z_hat @ weights[layer + 1]) * jet[1] + bend * zm_dots[layer] + jet[3] * a_bar * mixed[layer]
-            below = bend.unsqueeze(-3) * zh
+            jet, bend, zv, zh = jets[layer], self.bends[layer], self.z_dots[layer], zh_dots[layer]
+            z_hat = (z_hat @ weights[layer + 1]).mul_(jet[1]).addcmul_(bend, zm_dots[layer])
+            z_hat.addcmul_(jet[3] * self.a_bars[layer], mixed[layer])
+            below = bend * zh
             if zv_hat is not None:
                 av_hat = zv_hat @ weights[layer + 1]
-                z_hat = z_hat + jet[2] * (av_hat * zv + self.a_bar_dots[layer] * zh).sum(-3)
-                below = torch.addcmul(below, jet[1], av_hat)
+                z_hat.addcmul_(jet[2], _sum((av_hat * zv).addcmul_(self.a_bar_dots[layer], zh)))
+                below.addcmul_(jet[1], av_hat)
             zv_hat = below
             lefts.append([z_hat, self.z_bars[layer], zv_hat, self.z_bar_dots[layer]])
         pairs = zip(self.activations, m_dots, self.a_dots, h_dots, strict=True)
@@ -174,6 +197,7 @@ class _Twin(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, activation, order, u, directions, *parameters):
+        ctx.biases = parameters[1::2]
         ctx.sweep = Pass(activation, parameters[0::2], parameters[1::2], u, order=order, directions=directions)
         outputs, ctx.sweep.outputs = ctx.sweep.outputs, ()  # kept, they would keep the sweep alive in a cycle: a leak
         return outputs
@@ -181,18 +205,9 @@ class _Twin(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, *cotangents):
-        gradients = []
-        for lefts, rights in zip(*ctx.sweep.factors(*cotangents), strict=True):
-            gradients += [_sum_of_outer_products(lefts, rights), lefts[0].sum(0)]
-        return None, None, None, None, *gradients
-
-
-def _sum_of_outer_products(lefts: Sequence[Tensor], rights: Sequence[Tensor]) -> Tensor:
-    total = None
-    for left, right in zip(lefts, rights, strict=True):
-        product = left.reshape(-1, left.shape[-1]).T @ right.reshape(-1, right.shape[-1])
-        total = product if total is None else total.add_(product)
-    return total
+        totals = [torch.zeros_like(p) for pair in zip(ctx.sweep.weights, ctx.biases, strict=True) for p in pair]
+        ctx.sweep.add_gradients(totals, *cotangents)
+        return None, None, None, None, *totals
 
 
 def value_gradient_hvp(
@@ -229,4 +244,6 @@ def value_gradient_hvp(
         [0.4794, 1.7552, -1.9177]
     """
     parameters = [p for pair in zip(weights, biases, strict=True) for p in pair]
+    if not (torch.is_grad_enabled() and any(p.requires_grad for p in parameters)):
+        return Pass(activation, weights, biases, u, order=order, directions=directions, reverse=False).outputs
     return _Twin.apply(activation, order, u, directions, *parameters)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import sobolev_lib as sl
-from sobolev_lib import shrinking
+from sobolev_lib import _candidates, growing, shrinking
 from tests.oracles import plain_outputs
 
 
@@ -45,7 +45,7 @@ def trained():
 
 def test_the_excess_is_the_difference_of_the_mean_squared_errors_on_the_held_out_labels(trained):
     net, samples, held = trained
-    search = shrinking._begin(net, samples, 0, None, held, None, 0)
+    search = _candidates.begin(net, samples, 0, None, held, 0)
     other = network([2, 3, 1], seed=5)
     excess, error, accepted = search.judge(other)
     squares = [(plain_outputs(n, dict(n.named_parameters()), held.x, 0)[0] - held.value) ** 2 for n in (other, net)]
@@ -60,7 +60,7 @@ def test_derivatives_count_at_order_one_and_only_there(trained):
     net, samples, held = trained
     bad = SimpleNamespace(**{**vars(held), "gradient": held.gradient + 1.0})
     for order, same in ((0, True), (1, False)):
-        right, wrong = (shrinking._begin(net, samples, order, None, h, None, 0) for h in (held, bad))
+        right, wrong = (_candidates.begin(net, samples, order, None, h, 0) for h in (held, bad))
         assert torch.equal(right.reference, wrong.reference) is same
 
 
@@ -68,7 +68,7 @@ def test_derivatives_count_at_order_one_and_only_there(trained):
 def test_the_result_is_smaller_and_within_the_tolerance(trained, order):
     net, samples, held = trained
     small, path = sl.shrink(net, samples, order=order, validation=held, tolerance=0.02)
-    judge = shrinking._begin(net, samples, order, 0.02, held, None, 0).judge
+    judge = _candidates.begin(net, samples, order, 0.02, held, 0).judge
     assert small.parameter_count < net.parameter_count / 2
     assert judge(small)[0] <= 0.02**2
     assert path.found == tuple(small.widths) and path.start == tuple(net.widths)
@@ -147,7 +147,7 @@ def test_a_new_node_changes_nothing_until_it_is_trained():
     net = network([3, 2, 4, 1], seed=2)
     x = points(50, 3, 0)
     for layer, widths in ((0, [3, 3, 4, 1]), (1, [3, 2, 5, 1])):
-        wider = shrinking._widen(net, layer, torch.Generator().manual_seed(0))
+        wider = growing._widen(net, layer, torch.Generator().manual_seed(0))
         assert wider.widths == widths
         torch.testing.assert_close(wider(x), net(x), rtol=1e-14, atol=1e-14)
 
@@ -168,8 +168,8 @@ def test_growing_gives_up_above_the_largest_size(trained):
 
 
 def test_the_path_reads_as_a_table():
-    trial = shrinking.Trial("4 of 8 nodes in each layer", (7, 4, 1), 37, -5e-7, 3e-7, "network", True)
-    path = shrinking.Path((trial,), None, (7, 8, 1), (7, 4, 1))
+    trial = _candidates.Trial("4 of 8 nodes in each layer", (7, 4, 1), 37, -5e-7, 3e-7, "network", True)
+    path = _candidates.Path((trial,), None, (7, 8, 1), (7, 4, 1))
     assert str(path).split("\n") == [
         "action                      parameters    excess +- error   trained on  verdict",
         "4 of 8 nodes in each layer          37    -5e-07 +- 3e-07      network  accepted",

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from sobolev_lib import sobolev
 from sobolev_lib.gauss_newton import levenberg_marquardt
 from sobolev_lib.network import Surrogate
 from sobolev_lib.sobolev import (
@@ -205,3 +206,24 @@ def test_rows_are_taken_with_the_labels_of_their_order_only(shared):
         assert torch.equal(getattr(second, name), getattr(samples, name)[rows])
     assert torch.equal(second.directions, samples.directions if shared else samples.directions[rows])
     assert take(samples, rows, 1).hvp is None and take(samples, slice(0, 2), 0).gradient is None
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("n", [5, 300])
+def test_the_gradient_in_blocks_is_that_of_automatic_differentiation(order, shared, n, monkeypatch):
+    monkeypatch.setattr(sobolev, "BLOCK_BYTES", 1)  # the least: 64 rows
+    generator = torch.Generator().manual_seed(order)
+    random = lambda *shape: torch.randn(*shape, dtype=torch.float64, generator=generator)  # noqa: E731
+    samples = SimpleNamespace(x=random(n, 3), value=random(n), gradient=random(n, 3), hvp=random(n, 2, 3))
+    samples.directions = random(2, 3) if shared else random(n, 2, 3)
+    net = Surrogate([3, 4, 5, 1], "tanh", gain=1.0).set_scaling(2 * samples.x, 3 * samples.value)
+    q = (1, 4, 10)[order]
+    loss = SobolevLoss(order, random(q, q))
+    value, gradients = loss.value_and_gradients(net, samples)
+    expected = loss(net, samples)
+    expected.backward()
+    assert value == pytest.approx(expected.item(), rel=1e-12)
+    parameters = [p for layer in zip(net.weights, net.biases, strict=True) for p in layer]
+    for ours, parameter in zip(gradients, parameters, strict=True):
+        torch.testing.assert_close(ours, parameter.grad, rtol=1e-10, atol=1e-12)

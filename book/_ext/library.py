@@ -20,13 +20,19 @@ CHAPTERS = {
     "Chapter 4: the surrogate": ("activations", "twin", "network"),
     "Chapter 5: intervals": ("rounding", "interval", "elementary", "affine"),
     "Chapter 6: interval adjoints": ("zonotope", "sweeps", "adjoints", "certify"),
-    "Chapter 7: significance and pruning": ("significance", "rivals", "pruning", "selection", "linearise", "shrinking"),
+    "Chapter 7: significance and pruning": (
+        *("significance", "rivals", "pruning", "selection", "linearise"),
+        *("shrinking", "growing"),
+    ),
     "Chapter 8: Sobolev training": ("sobolev", "gauss_newton", "checkpoint", "training"),
     "Chapter 9: errors": ("metrics",),
     "Chapter 10: deployment": ("export",),
     "All chapters: figures": ("plotting",),
 }
-FILES = {"labels": ("_samples", "labels")}  # modules that are shown as one; all others stand for themselves
+FILES = {
+    "labels": ("_samples", "labels"),
+    "shrinking": ("_candidates", "shrinking"),
+}  # modules that are shown as one; all others stand for themselves
 Definition = ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
 
 
