@@ -44,7 +44,7 @@ bench: $(VENV)/.bench  ## the case study over seeds and dimensions, then speed: 
 	$(PY) -m benchmarks.case_study --seed 0 1 2 --out results/case_study.json
 	$(PY) -m benchmarks.case_study --dim 1 5 7 20 --seed 0 1 2 --samples 131072 --order 1 --brief \
 	  --out results/case_study_dims.json
-	$(PY) -m benchmarks.speed --out results/speed.json
+	OMP_NUM_THREADS=1 $(PY) -m benchmarks.speed --out results/speed.json
 
 clean:  ## remove what was built; the environment stays (rm -r .venv removes it)
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

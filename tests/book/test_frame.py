@@ -27,7 +27,7 @@ ORDER = (
     *("metrics", "export", "plotting"),
 )
 FINANCE = set(ORDER[: ORDER.index("activations")]) - {"_check"}
-NETWORKS = {"activations", "twin", "network", "sobolev", "gauss_newton", "training"}
+NETWORKS = {"activations", "twin", "network", "sobolev", "gauss_newton", "checkpoint", "training"}
 INTERVALS = set(ORDER[ORDER.index("rounding") : ORDER.index("sobolev")])
 STRANGERS = {
     **dict.fromkeys(FINANCE, NETWORKS | INTERVALS),
