@@ -38,10 +38,10 @@ def small(samples: sl.Samples, order: int, seed: int) -> sl.Surrogate:
     return net
 
 
-def rows(seeds: list[int]):
+def rows(seeds: list[int], only: str | None):
     """Yield one row for each network, size and order: mean and standard deviation over the seeds."""
     work = [(7, count, small) for count in SIZES] + [(20, 2**14, small)] + [(7, count, large) for count in SIZES]
-    for dim, count, train in work:
+    for dim, count, train in [part for part in work if only in (None, part[2].__name__)]:
         case = sl.basket_case(dim, smoothing=sl.Blend(width=0.02))
         x = case.test_inputs()
         exact = case.reference(x)
@@ -67,12 +67,13 @@ def main() -> None:
     """Measure, print, and write the same as JSON."""
     parser = argparse.ArgumentParser(description="Error by order, samples and network, over seeds.")
     parser.add_argument("--seed", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--only", choices=("small", "large"), help="one network instead of both")
     parser.add_argument("--out", type=Path, default=Path("results/accuracy.json"), help="where the JSON goes")
     options = parser.parse_args()
     torch.set_num_threads(1)
     done = []
     print(f"{'network':8} {'d':>3} {'samples':>9} order   price              delta              gamma", flush=True)
-    for row in rows(options.seed):
+    for row in rows(options.seed, options.only):
         done.append(row)
         figures = "   ".join(f"{row['mean'][q]:.1e} +- {row['spread'][q]:.0e}" for q in QUANTITIES)
         print(
