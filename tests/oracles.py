@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.func import grad, hessian, vmap
 
+from sobolev_lib.network import Surrogate
+
 
 def plain_network(net, parameters: dict[str, Tensor], x: Tensor) -> Tensor:
     """A surrogate in elementary operations, for one sample (d,)."""
@@ -24,3 +26,14 @@ def plain_outputs(net, parameters: dict[str, Tensor], x: Tensor, order: int, dir
     if order == 2:
         outputs.append(torch.einsum("nij,nkj->nki", vmap(hessian(f))(x), directions))
     return outputs
+
+
+def random_net(widths=(2, 5, 4, 1), activation="silu", seed=0, n=100):
+    """A network with random weights and biases and a scaling that is not the identity; and n inputs for it."""
+    generator = torch.Generator().manual_seed(seed)
+    net = Surrogate(list(widths), activation, gain=1.2, generator=generator)
+    with torch.no_grad():
+        for bias in net.biases:
+            bias.normal_(std=0.5, generator=generator)
+    x = 2 * torch.randn(n, widths[0], dtype=torch.float64, generator=generator) + 1
+    return net.set_scaling(x, 3 * x[:, 0]), x

@@ -22,18 +22,13 @@ from sobolev_lib.pruning import (
     midpoints,
     remove_layers,
 )
+from tests import oracles
 
 F64 = torch.float64
 
 
-def random_net(widths=(2, 5, 4, 1), activation="silu", seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    net = Surrogate(list(widths), activation, gain=1.2, generator=generator)
-    with torch.no_grad():
-        for bias in net.biases:
-            bias.normal_(std=0.5, generator=generator)
-    x = torch.randn(200, widths[0], dtype=F64, generator=generator)
-    return net.set_scaling(2 * x + 1, 3 * x[:, 0]), 2 * x + 1
+def random_net(*options, **named):
+    return oracles.random_net(*options, **named, n=200)
 
 
 def all_of(net):

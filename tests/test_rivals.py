@@ -5,18 +5,9 @@ import torch
 
 from sobolev_lib.network import Surrogate
 from sobolev_lib.rivals import score_at_random, score_by_magnitude, score_by_taylor, score_by_variance
+from tests.oracles import random_net
 
 F64 = torch.float64
-
-
-def random_net(widths=(2, 5, 4, 1), activation="silu", seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    net = Surrogate(list(widths), activation, gain=1.2, generator=generator)
-    with torch.no_grad():
-        for bias in net.biases:
-            bias.normal_(std=0.5, generator=generator)
-    x = 2 * torch.randn(100, widths[0], dtype=F64, generator=generator) + 1
-    return net.set_scaling(x, 3 * x[:, 0]), x
 
 
 def run(net, x, changes=None):

@@ -10,18 +10,13 @@ from sobolev_lib.network import Surrogate
 from sobolev_lib.pruning import cut, hidden_activations, keep_most
 from sobolev_lib.selection import keep_predictive
 from sobolev_lib.significance import balls
+from tests import oracles
 
 F64 = torch.float64
 
 
-def random_net(widths=(2, 6, 5, 1), activation="silu", seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    net = Surrogate(list(widths), activation, gain=1.2, generator=generator)
-    with torch.no_grad():
-        for bias in net.biases:
-            bias.normal_(std=0.5, generator=generator)
-    x = 2 * torch.randn(300, widths[0], dtype=F64, generator=generator) + 1
-    return net.set_scaling(x, 3 * x[:, 0]), x
+def random_net(widths=(2, 6, 5, 1), **named):
+    return oracles.random_net(widths, **named, n=300)
 
 
 def enclosure_of(net, x):

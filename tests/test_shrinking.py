@@ -51,6 +51,7 @@ def test_the_excess_is_the_difference_of_the_mean_squared_errors_on_the_held_out
     squares = [(plain_outputs(n, dict(n.named_parameters()), held.x, 0)[0] - held.value) ** 2 for n in (other, net)]
     gaps = (squares[0] - squares[1]).detach()
     assert excess == pytest.approx(gaps.mean().item(), rel=1e-9)
+    assert error == pytest.approx(gaps.reshape(32, 32).mean(1).std().item() / 32**0.5, rel=1e-9)
     # 32 block means give the standard error to within 1 / sqrt(62); four of these is a level of 1e-4.
     assert error == pytest.approx((gaps.std() / len(gaps) ** 0.5).item(), rel=4 / 62**0.5)
     assert not accepted

@@ -7,18 +7,13 @@ from sobolev_lib.adjoints import Split, enclose
 from sobolev_lib.interval import Interval
 from sobolev_lib.network import Surrogate
 from sobolev_lib.significance import Significance, balls, significance
+from tests import oracles
 
 F64 = torch.float64
 
 
-def random_net(widths=(2, 5, 4, 1), activation="silu", seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    net = Surrogate(list(widths), activation, gain=1.2, generator=generator)
-    with torch.no_grad():
-        for bias in net.biases:
-            bias.normal_(std=0.5, generator=generator)
-    x = torch.randn(50, widths[0], dtype=F64, generator=generator)
-    return net.set_scaling(2 * x + 1, 3 * x[:, 0])
+def random_net(*options, **named):
+    return oracles.random_net(*options, **named, n=50)[0]
 
 
 def linear_net(seed=1):
