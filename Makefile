@@ -23,7 +23,8 @@ help:  ## show this list
 	@echo
 	@echo "  PYTHON=python3.12    the Python (3.11 or newer) that the environment in $(VENV) is made from"
 	@echo "  TORCH_INDEX=URL      a package index with a CPU build of torch (README: Installing torch without CUDA)"
-	@echo "  REPO=URL             adds the launch, edit and issue buttons of that repository to the book"
+	@echo "  REPO=URL             book: adds the launch, edit and issue buttons of that repository;"
+	@echo "                       notebooks: writes the address into their first cells, which install the library in Colab"
 	@echo "  CHROMIUM=PATH        the browser that the page tests open"
 
 book: $(PAGES)  ## build the book and say where to open it
@@ -38,7 +39,7 @@ lab: $(VENV)/.lab  ## open the notebooks in JupyterLab
 	$(PY) -m jupyterlab notebooks
 
 notebooks: $(READY)  ## execute every chapter again and write its outputs
-	$(PY) tools/execute.py
+	$(PY) tools/execute.py $(if $(REPO),--repo $(REPO))
 
 bench: $(VENV)/.bench  ## the case study over seeds and dimensions, then speed: tables, and JSON in results/
 	$(PY) -m benchmarks.case_study --seed 0 1 2 --out results/case_study.json

@@ -157,7 +157,7 @@ def balance_by_moments(samples: Labelled, order: int) -> SobolevLoss:
     return SobolevLoss(order, torch.diag(torch.cat([1 / (scale * len(scale) ** 0.5) for scale in scales])))
 
 
-def balance_by_covariance(net: Surrogate, samples: Labelled, order: int, *, floor: float = 1e-4) -> SobolevLoss:
+def balance_by_covariance(net: Surrogate, samples: Labelled, order: int, *, floor: float = 1e-2) -> SobolevLoss:
     r"""Return the loss of generalised least squares: :math:`M^T M = \Sigma^{-1}`, with the covariance of the residuals.
 
     The labels of one path are noisy *together*: a path that ends higher than expected has a higher value and a higher
@@ -171,7 +171,8 @@ def balance_by_covariance(net: Surrogate, samples: Labelled, order: int, *, floo
         order: 0, 1 or 2.
         floor: Added to the eigenvalues of the residuals' correlation matrix, so that a direction in which the labels
             happen to be free of noise has a finite weight; the largest possible ratio of weights is ``1 /
-            sqrt(floor)``.
+            sqrt(floor)``. A ratio of 10 uses nearly all that such directions say; a much larger one makes the least
+            squares ill-conditioned, and their minimiser slow (Chapter 8).
 
     Raises:
         ValueError: Missing labels, or a floor that is not positive.

@@ -190,11 +190,11 @@ def test_from_coarse_to_fine_ends_at_the_same_errors_in_the_case_study():
     fit(start, samples, order=1, steps=500, finish=0)
     net, other = start.copy(), start.copy()
     history = fit(net, samples, order=1, steps=0, balance="covariance")
-    loss = balance_by_moments(samples, 1)
+    loss, at_once = balance_by_moments(samples, 1), []
     for _ in range(2):  # the same balance twice on all samples, without subsets
-        at_once = list(levenberg_marquardt(other, samples, loss, steps=40))
+        at_once += levenberg_marquardt(other, samples, loss, steps=40)
         loss = balance_by_covariance(other, samples, 1)
-    at_once += list(levenberg_marquardt(other, samples, loss, steps=40))
+    at_once += levenberg_marquardt(other, samples, loss, steps=40)
     assert len(history.finish[-1]) < len(at_once) / 2
     excess = (loss(net, samples) - loss(other, samples)).item()  # whitened: n times this is a chi-square of 40
     assert abs(excess) * len(x) < 0.1 * net.parameter_count

@@ -7,6 +7,7 @@ chapter go to ``book/status.json``, from which the status page and the chapters'
     python tools/execute.py                    # all chapters
     python tools/execute.py 00 07_significance # those whose names begin so
     python tools/execute.py --check            # execute, compare with what is stored, write nothing
+    python tools/execute.py --repo https://... # write the repository's address into the first cells, then execute
 """
 
 import argparse
@@ -17,6 +18,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
 import time
 from importlib.metadata import version
@@ -63,6 +65,16 @@ def read_text(text: str) -> NotebookNode:
     notebook.metadata = nbformat.from_dict({"jupytext": notebook.metadata.get("jupytext", {}), "kernelspec": KERNEL})
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
+
+
+def write_address(source: Path, url: str) -> None:
+    """Write the repository's address into a chapter's first cell, which fetches a clone where there is none."""
+    if re.fullmatch(r"https?://[^\s\"'{}\\]+", url) is None:
+        raise SystemExit(f"--repo: got {url!r}, need an address that begins with https://")
+    text, count = re.subn(r'(?m)^REPO = ".*?"', f'REPO = "{url}"', source.read_text(encoding="utf-8"))
+    if count != 1:
+        raise SystemExit(f"{source.name}: got {count} lines that begin with 'REPO = ', need 1")
+    _replace(source, text)
 
 
 def execute(notebook: NotebookNode, folder: Path, timeout: int = 300) -> dict[str, float]:
@@ -216,9 +228,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Execute chapters and write their outputs.")
     parser.add_argument("chapters", nargs="*", help="beginnings of chapter names (none: all chapters)")
     parser.add_argument("--check", action="store_true", help="compare with the stored outputs and write nothing")
+    parser.add_argument("--repo", help="address of the repository, to be written into the chapters' first cells")
     options = parser.parse_args()
+    chapters = sources(ROOT / "notebooks", options.chapters)
+    if options.repo is not None:
+        for source in chapters:
+            write_address(source, options.repo)
     prepare_environment()
-    done = [run(source, check=options.check) for source in sources(ROOT / "notebooks", options.chapters)]
+    done = [run(source, check=options.check) for source in chapters]
     return 0 if all(done) else 1
 
 

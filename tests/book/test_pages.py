@@ -9,6 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
@@ -132,6 +133,21 @@ def test_the_keyboard_reaches_the_text_first(browser):
     open_page(page, "book/intro.html")
     page.keyboard.press("Tab")
     assert "skip" in page.evaluate("document.activeElement.textContent").lower()
+
+
+CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_can_be_downloaded_as_a_notebook_and_as_a_script(chapter):
+    soup = BeautifulSoup((HTML / "notebooks" / f"{chapter.stem}.html").read_text("utf-8"), "html.parser")
+    links = [link["href"] for link in soup.select(".dropdown-download-buttons a")]
+    assert links == [f"../_sources/notebooks/{chapter.name}", f"../_sources/notebooks/{chapter.stem}.py"]
+    assert (HTML / "_sources" / "notebooks" / chapter.name).read_bytes() == chapter.read_bytes()
+    script = (HTML / "_sources" / "notebooks" / f"{chapter.stem}.py").read_text("utf-8")
+    cells = [cell.source for cell in nbformat.read(chapter, as_version=4).cells if cell.cell_type == "code"]
+    assert all(cell in script for cell in cells[1:])
+    compile(script, chapter.stem, "exec")  # the first cell's commands are comments, as IPython alone knows them
 
 
 @pytest.fixture(scope="module")
