@@ -16,7 +16,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help book test browser lab notebooks bench clean FORCE
+.PHONY: help book test browser lab notebooks bench pdf clean FORCE
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -25,7 +25,7 @@ help:  ## show this list
 	@echo "  TORCH_INDEX=URL      a package index with a CPU build of torch (README: Installing torch without CUDA)"
 	@echo "  REPO=URL             book: adds the launch, edit and issue buttons of that repository;"
 	@echo "                       notebooks: writes the address into their first cells, which install the library in Colab"
-	@echo "  CHROMIUM=PATH        the browser that the page tests open"
+	@echo "  CHROMIUM=PATH        the browser that the page tests open, and that prints the PDF"
 
 book: $(PAGES)  ## build the book and say where to open it
 	@$(PY) -c 'import pathlib; print("Open", pathlib.Path("_build/html/index.html").resolve().as_uri())'
@@ -47,11 +47,15 @@ bench: $(VENV)/.bench  ## the case study over seeds and dimensions, then speed: 
 	  --out results/case_study_dims.json
 	OMP_NUM_THREADS=1 $(PY) -m benchmarks.speed --out results/speed.json
 
+pdf: browser $(PAGES)  ## print the built book into _build/sobolev-pruning.pdf
+	CHROMIUM="$(CHROMIUM)" $(PY) tools/pdf.py _build/sobolev-pruning.pdf
+
 clean:  ## remove what was built; the environment stays (rm -r .venv removes it)
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis
 
 browser:
-	@test -n "$(CHROMIUM)" || { echo "No Chromium found: the tests open every page in one." \
+	@test -n "$(CHROMIUM)" || { echo "No Chromium found: the tests open every page in one," \
+	  "and make pdf prints with it." \
 	  "Debian, Ubuntu: apt-get install chromium fonts-dejavu. Elsewhere: make test CHROMIUM=/path/to/chrome"; exit 1; }
 
 # --- set-up ---------------------------------------------------------------------------------------------------------
