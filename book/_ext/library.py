@@ -97,9 +97,11 @@ def documentation(module: str) -> list[str]:
                 case node:
                     text = f"{text_after(file, node)} {where_used(full_name)}"
                     lines += [f".. py:data:: {full_name}", "", f"   {text}", ""]
-    if module in sobolev_lib.__all__ and inspect.ismodule(getattr(sobolev_lib, module)):  # ``sl.directions`` leads here
-        lines = [f".. py:module:: sobolev_lib.{module}", "", ".. py:currentmodule:: None", "", *lines]
-    return [f"### {module}", "", "```{eval-rst}", *lines, "```", ""] if lines else []
+    head = [f".. automodule:: sobolev_lib.{module}", "   :no-members:"]
+    if module not in sobolev_lib.__all__ or not inspect.ismodule(getattr(sobolev_lib, module)):
+        head += ["   :no-index:"]  # nothing leads to it, as ``sl.directions`` does, and a function may have its name
+    head += ["", ".. py:currentmodule:: None", ""]
+    return [f"### {module}", "", "```{eval-rst}", *head, *lines, "```", ""] if lines else []
 
 
 def text_after(module: str, node: Definition) -> str:

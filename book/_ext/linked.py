@@ -26,8 +26,8 @@ def plain(text: str) -> str:
     return " ".join(text.translate({0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"'}).split())
 
 
-def where_used(name: str) -> str:
-    """Say where chapters use a public name: of each chapter the first section that does, "" if none does."""
+def where_used(name: str, said: str = "") -> str:
+    """Say where chapters use a public name: of each chapter the first section that does; not what is said already."""
     short = [name.replace(package, alias, 1) for alias, package in PACKAGES.items() if name.startswith(package + ".")]
     pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, short))})\b")
     places = []
@@ -36,12 +36,14 @@ def where_used(name: str) -> str:
         titles = [text.split("\n", 1)[0].strip() for text in sections if pattern.search(text)]
         if titles or pattern.search(head):
             places.append(f"Chapter {int(path.stem[:2])}" + (f', "{titles[0]}"' if titles else ""))
-    return f"In the book: {'; '.join(places)}." if places else ""
+    places = [place for place in places if place not in plain(said)]
+    return f"Used in {'; '.join(places)}." if places else ""
 
 
 def add_uses(app: Sphinx, what: str, name: str, obj, options, lines: list[str]) -> None:
     """Add to a docstring where the book uses its name."""
-    lines += ["", where_used(name), ""]
+    if what != "module":
+        lines += ["", where_used(name, " ".join(lines)), ""]
 
 
 def link_chapters(app: Sphinx, doctree: nodes.document, docname: str) -> None:
