@@ -1,10 +1,12 @@
 """Links between chapters and API reference, both ways, made from what each says of the other.
 
-A name such as ``sl.shrink`` in a chapter, in its text or in its code, leads to its entry in the reference. On the pages
-of the book, ``Chapter 7`` leads to that chapter and ``Chapter 7, "The automatic way"`` to that section; a section that
-the chapter does not have is a warning. Under each entry of the reference stand the sections that use the name.
+A name such as ``sl.shrink`` in a chapter, in its text (there also ``shrink`` alone) or in its code, leads to its entry
+in the reference. On the pages of the book, ``Chapter 7`` leads to that chapter and ``Chapter 7, "The automatic way"``
+to that section; a section that the chapter does not have is a warning. Under each entry of the reference stand the
+sections that use the name.
 """
 
+import itertools
 import os
 import re
 from pathlib import Path
@@ -15,9 +17,10 @@ from sphinx.util import logging
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 PACKAGES = {"sl": "sobolev_lib", "iv": "sobolev_lib.interval"}  # under which names the chapters import what
-PLACE = re.compile(r"Chapter (\d+)(?:,\s+[\"“]([^\"”]+)[\"”])?")
+PLACE = re.compile(r"Chapter\s+(\d+)(?:,\s+[\"“]([^\"”]+)[\"”])?")
 IN_CODE = re.compile(r'()<span class="n">(sl|iv)</span>((?:<span class="o">\.</span><span class="n">\w+</span>){1,2})')
 IN_TEXT = re.compile(r'(<span class="pre">)(sl|iv)((?:\.\w+){1,2})')
+ALONE = re.compile(r'(?<!">)(<code class="docutils literal notranslate"><span class="pre">)(\w+)(?=\(|</span></code>)')
 logger = logging.getLogger(__name__)
 
 
@@ -48,18 +51,29 @@ def add_uses(app: Sphinx, what: str, name: str, obj, options, lines: list[str]) 
 
 def link_chapters(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Turn mentions of chapters and sections into links, on the pages that are no chapters."""
-    chapters = {int(name[10:12]): name for name in app.env.found_docs if re.match(r"notebooks/\d\d_", name)}
-    for text in list(doctree.findall(nodes.Text)) if docname.startswith("book/") else ():
-        if isinstance(text.parent, nodes.literal | nodes.literal_block | nodes.reference | nodes.title):
+    others = nodes.literal | nodes.literal_block | nodes.reference | nodes.title
+    for parent in list(doctree.findall(nodes.TextElement)) if docname.startswith("book/") else ():
+        if isinstance(parent, others) or not PLACE.search(parent.astext()):
             continue
-        parts, done = [], 0
-        for place in PLACE.finditer(text):
-            if int(place[1]) in chapters:
-                address = address_of(app, docname, chapters[int(place[1])], place[2])
-                link = nodes.reference(place[0], place[0], refuri=address, internal=True)
-                parts += [nodes.Text(text[done : place.start()]), link]
-                done = place.end()
-        text.parent.replace(text, [*parts, nodes.Text(text[done:])])
+        children = []  # MyST makes a node of each line: put them together again
+        for is_text, group in itertools.groupby(parent.children, lambda child: isinstance(child, nodes.Text)):
+            run = list(group)
+            children += link_places(app, "".join(run), docname) if is_text else run
+        parent.clear()
+        parent += children
+
+
+def link_places(app: Sphinx, text: str, docname: str) -> list[nodes.Node]:
+    """Return a text as nodes, with references where it names a chapter that there is."""
+    chapters = {int(name[10:12]): name for name in app.env.found_docs if re.match(r"notebooks/\d\d_", name)}
+    parts, done = [], 0
+    for place in PLACE.finditer(text):
+        if int(place[1]) in chapters:
+            address = address_of(app, docname, chapters[int(place[1])], place[2])
+            link = nodes.reference(place[0], place[0], refuri=address, internal=True)
+            parts += [nodes.Text(text[done : place.start()]), link]
+            done = place.end()
+    return [*parts, nodes.Text(text[done:])]
 
 
 def address_of(app: Sphinx, docname: str, chapter: str, title: str | None) -> str:
@@ -88,12 +102,20 @@ def link_names(app: Sphinx, exception: Exception | None) -> None:
         target = next((name for name in (*full, f"module-sobolev_lib.{names[0]}") if name in known), None)
         if target is None:
             logger.warning("linked: %s has %s.%s, which the reference lacks", page, package, names[0])
+            return match[0]
         return f'{before}<a class="name" href="{address}#{target}">{match[0].removeprefix(before)}</a>'
 
-    for page in [*Path(app.outdir, "notebooks").glob("*.html"), *Path(app.outdir, "book").glob("*.html")]:
+    def linked_alone(match: re.Match) -> str:
+        name = f"sobolev_lib.{match[2]}"
+        return f'{match[1]}<a class="name" href="{address}#{name}">{match[2]}</a>' if name in known else match[0]
+
+    pages = [page for folder in ("notebooks", "book") for page in Path(app.outdir, folder).glob("*.html")]
+    for page in pages:
+        if page.stem == "changelog":  # it may speak of names that are gone
+            continue
         address = os.path.relpath(reference, page.parent)
         html = page.read_text(encoding="utf-8")
-        page.write_text(IN_TEXT.sub(linked, IN_CODE.sub(linked, html)), encoding="utf-8")
+        page.write_text(ALONE.sub(linked_alone, IN_TEXT.sub(linked, IN_CODE.sub(linked, html))), encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
