@@ -66,6 +66,8 @@ class Path:
         tolerance: In units of the value, or None for twice the standard error of the excess.
         start: Widths of the large network.
         found: Widths of the network that was returned.
+
+    Chapter 7, "The automatic way".
     """
 
     trials: tuple[Trial, ...]

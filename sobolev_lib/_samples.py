@@ -25,8 +25,20 @@ class Samples:
         hvp: Hessian-vector products (n, k, d), or None below order 2.
         directions: the vectors of the products, (k, d) or (n, k, d), or None below order 2.
         parameter_gradient: by parameter name, (n, p) for a parameter with p components.
-        value_error, gradient_error, hvp_error, parameter_gradient_error: standard errors of the means over
-            paths, in the shapes of what they belong to; None (or empty) if there is one path per input.
+        value_error: standard errors of the means over paths (n,); None if there is one path per input.
+        gradient_error: the same of the gradients (n, d).
+        hvp_error: the same of the products (n, k, d).
+        parameter_gradient_error: the same by parameter name; empty if there is one path per input.
+
+    Raises:
+        ValueError: shapes that do not belong together, or an ``hvp`` without its ``directions``.
+
+    Chapter 3, "Reverse mode: remember, then sweep back".
+
+    >>> import torch
+    >>> samples = Samples(x=torch.zeros(3, 2), value=torch.ones(3))
+    >>> len(samples), len(samples[:2]), samples.gradient
+    (3, 2, None)
     """
 
     x: Tensor
@@ -75,6 +87,9 @@ class Samples:
 
     def split(self, count: int) -> tuple["Samples", "Samples"]:
         """The first ``count`` samples and the rest, neither of them empty.
+
+        Raises:
+            ValueError: a count that leaves one of them empty.
 
         >>> import torch
         >>> x = torch.zeros(5, 1)

@@ -24,10 +24,13 @@ class Activation:
     Attributes:
         name: The name under which it is stored and looked up.
         jet: ``jet(z, order)`` returns :math:`[f(z), f'(z), \dots, f^{(order)}(z)]`, order 0 to 3, sharing
-        subexpressions. critical: Four tuples: where :math:`f, f', f'', f'''` have their local extrema, to full double
-        precision. period: If not None, each critical point repeats at all integer multiples of it.
+            subexpressions.
+        critical: Four tuples: where :math:`f, f', f'', f'''` have their local extrema, to full double precision.
+        period: If not None, each critical point repeats at all integer multiples of it.
         smooth: Whether :math:`f''` exists everywhere; order-2 work refuses activations for which it does not.
         bounded: Whether :math:`f` is bounded.
+
+    Chapter 4, "Value, gradient and curvature in one pass".
 
     Example:
         >>> silu = ACTIVATIONS["silu"]
@@ -48,7 +51,11 @@ class Activation:
         return self.jet(z, 0)[0]
 
     def derivative(self, k: int) -> Callable[[Tensor], Tensor]:
-        """Return the ``k``-th derivative as a function, ``k`` from 0 to 3."""
+        """Return the ``k``-th derivative as a function, ``k`` from 0 to 3.
+
+        Raises:
+            ValueError: Another ``k``.
+        """
         k = _check.count("k", k, least=0, most=3)
         return lambda z: self.jet(z, k)[k]
 

@@ -30,6 +30,12 @@ def affine(weight: Tensor, x: Interval, bias: Tensor | None = None, *, rounding:
     Returns:
         Interval (..., out).
 
+    Raises:
+        TypeError: `x` is not an ``Interval``.
+        ValueError: Wrong shapes, dtypes that differ, weights or biases that are not finite, an unknown rounding.
+
+    Chapter 5, "The library agrees".
+
     Example:
         >>> affine(torch.tensor([[1.0, -2.0]]), Interval(torch.zeros(2), torch.ones(2)), rounding="nearest")
         Interval([-2, 1])

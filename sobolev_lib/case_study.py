@@ -2,7 +2,7 @@ r"""The paper's case study: a call on a basket of correlated Bachelier assets, w
 
 Spots start at 1, the exposure date is 1, the maturity 2. A surrogate learns the option's value at the exposure
 date as a function of the spots there. Since the basket is one Bachelier asset, value and derivatives have
-formulas. Used in ``Chapter 9``.
+formulas. Used in Chapter 9.
 """
 
 import math
@@ -33,6 +33,13 @@ class BasketCase:
         horizon: time from the exposure date to the maturity.
         exposure: time from today to the exposure date.
         spread: how much more volatile than the model the inputs are, for more samples in the wings.
+
+    Chapter 9, "The experiment in small".
+
+    >>> from sobolev_lib.noise import sobol
+    >>> case = basket_case(dim=2)
+    >>> case.inputs(16, sobol(seed=0)).shape, case.test_inputs().shape
+    (torch.Size([16, 2]), torch.Size([4096, 2]))
     """
 
     model: Bachelier
@@ -62,6 +69,10 @@ class BasketCase:
 
         They use columns d to 2 d of the noise and ``label`` with one step per path columns 0 to d, so the same noise
         serves for both: inputs and paths are independent, or, with ``sobol``, jointly equidistributed.
+
+        Raises:
+            TypeError: a noise of another kind.
+            ValueError: a count below 1.
         """
         _check.count("count", count)
         if not isinstance(noise, Gaussian | Sobol):
@@ -120,7 +131,8 @@ def basket_case(
     Raises:
         ValueError: no assets, a volatility that is not positive, weights of the wrong number or sign.
 
-    Source: Kichler, Afghan, Naumann, "Towards Sobolev Pruning" (2024), section 5. ``Chapter 9``.
+    Source: Kichler, Afghan, Naumann, "Towards Sobolev Pruning" (2024), section 5. Chapter 9, "The experiment in
+    small".
 
     >>> case = basket_case()
     >>> round(case.reference([[1.0] * 7]).price.item(), 6)

@@ -33,6 +33,15 @@ class Verdict:
         witness: For "no": a point of the box (d,) at which the property is proved to fail.
         direction: For "no" to convexity: the direction (d,) along which the second derivative is negative there.
         boxes: How many boxes were enclosed.
+
+    Chapter 6, "Certified statements".
+
+    Example:
+        >>> net = Surrogate([1, 1])
+        >>> _ = net.weights[0].data.fill_(1.0)
+        >>> verdict = is_non_negative(net, Interval([-1.0], [2.0]))
+        >>> verdict.answer, bool(net(verdict.witness[None]) < 0)
+        ('no', True)
     """
 
     answer: str
@@ -43,7 +52,17 @@ class Verdict:
 
 @dataclass(frozen=True, eq=False)
 class Bounds:
-    """Proved bounds over each of n boxes: value (n,), gradient (n, d) and, at order 2, Hessian (n, d, d)."""
+    """Proved bounds over each of n boxes: value (n,), gradient (n, d) and, at order 2, Hessian (n, d, d).
+
+    Chapter 6, "Certified statements".
+
+    Example:
+        >>> net = Surrogate([1, 1])
+        >>> _ = net.weights[0].data.fill_(1.0)
+        >>> found = bounds(net, Interval([1.0], [2.0]))
+        >>> found.value, found.gradient, found.hessian
+        (Interval([1, 2]), Interval([1, 1]), None)
+    """
 
     value: Interval
     gradient: Interval
@@ -61,6 +80,11 @@ def bounds(net: Surrogate, box: Interval, *, order: int = 1, domain: str | Split
 
     Returns:
         Bounds, rounded outward. The Hessian is symmetric, so each entry is enclosed twice, and both are intersected.
+
+    Raises:
+        TypeError, ValueError: As ``enclose``.
+
+    Chapter 6, "Certified statements".
 
     Example:
         >>> net = Surrogate([1, 1])
@@ -88,6 +112,12 @@ def lipschitz(net: Surrogate, box: Interval, *, norm: float = 2, domain: str | S
 
     Returns:
         Constants (n,).
+
+    Raises:
+        ValueError: Another norm.
+        TypeError, ValueError: As ``enclose``.
+
+    Chapter 6, "Certified statements".
 
     Example:
         >>> net = Surrogate([2, 1])
@@ -120,6 +150,12 @@ def is_non_negative(
     Returns:
         A Verdict.
 
+    Raises:
+        TypeError: `net` is not a ``Surrogate``, `box` not an ``Interval``.
+        ValueError: A box of the wrong shape, empty or unbounded; a negative tolerance, no boxes, an unknown domain.
+
+    Chapter 6, "Certified statements".
+
     Example:
         >>> net = Surrogate([1, 1])
         >>> net.weights[0].data.fill_(1.0).item()
@@ -149,6 +185,17 @@ def is_increasing(
     Along a direction v (d,) or, by default, along every input.
 
     Arguments and result are those of `is_non_negative`.
+
+    Raises:
+        TypeError, ValueError: As ``is_non_negative``, or a direction of the wrong shape.
+
+    Chapter 6, "Certified statements".
+
+    Example:
+        >>> net = Surrogate([1, 1])
+        >>> _ = net.weights[0].data.fill_(1.0)
+        >>> is_increasing(net, Interval([0.0], [2.0])).answer, is_increasing(net, Interval([0.0], [2.0]), [-1.0]).answer
+        ('yes', 'no')
     """
     tolerance = _check.positive("tolerance", tolerance, or_zero=True)
     d = _check.instance("net", net, Surrogate).widths[0]
@@ -179,6 +226,23 @@ def is_convex(
     of its midpoint, which are as good as independent, and must have only non-negative Gershgorin discs: by
     Sylvester's law of inertia no matrix in H then has an eigenvalue below - ``tolerance``. Arguments and result are
     otherwise those of `is_non_negative`.
+
+    Raises:
+        TypeError, ValueError: As ``is_non_negative``, a direction of the wrong shape, or an activation without a second
+            derivative.
+
+    Chapter 6, "Certified statements".
+
+    Example:
+        Softplus is convex, so the network is where its outgoing weight is positive.
+
+        >>> net = Surrogate([1, 1, 1], "softplus")
+        >>> _ = net.weights[0].data.fill_(1.0), net.weights[1].data.fill_(1.0)
+        >>> is_convex(net, Interval([-1.0], [1.0])).answer
+        'yes'
+        >>> _ = net.weights[1].data.fill_(-1.0)
+        >>> is_convex(net, Interval([-1.0], [1.0])).answer
+        'no'
     """
     tolerance = _check.positive("tolerance", tolerance, or_zero=True)
     d = _check.instance("net", net, Surrogate).widths[0]

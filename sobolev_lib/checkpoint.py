@@ -132,6 +132,8 @@ class History:
             one is that of all samples.
         validation: Pairs (step, loss on the validation samples).
         stopped_at: The Adam step after which early stopping ended the first phase, or None.
+
+    Chapter 8, "The minimiser: Levenberg-Marquardt".
     """
 
     loss: list[float] = field(default_factory=list)

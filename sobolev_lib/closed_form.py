@@ -2,7 +2,7 @@ r"""Prices and Greeks by formula: the truth that labels and surrogates are measu
 
 All values are expected payoffs, not discounted: multiply by :math:`e^{-rT}` for a price. A basket under
 ``Bachelier`` is one Bachelier asset, :math:`b = w \cdot S` with volatility :math:`|L^\top w|`, so these formulas
-cover it. Derived in ``Chapter 2``.
+cover it. Derived in Chapter 2.
 """
 
 import math
@@ -27,6 +27,12 @@ class Greeks:
         delta: derivative with respect to the spot.
         gamma: second derivative with respect to the spot.
         vega: derivative with respect to the volatility; in Heston's model with respect to the initial variance.
+
+    Chapter 9, "What a wrong delta costs".
+
+    >>> greeks = bachelier([1.0, 9.0], strike=1.0, volatility=0.2, maturity=1.0)
+    >>> greeks.delta  # at the strike, and far above it
+    tensor([0.5000, 1.0000], dtype=torch.float64)
     """
 
     price: Tensor
@@ -38,8 +44,8 @@ class Greeks:
 def bachelier(spot, *, strike: float, volatility: float, maturity: float, kind: str = "call") -> Greeks:
     r"""Option on one Bachelier asset, :math:`S_T \sim N(S, v^2 T)`.
 
-    .. math:: C = m\,\Phi(z) + s\,\phi(z), \quad \Delta = \Phi(z), \quad \Gamma = \phi(z) / s, \quad
-              \mathcal V = \sqrt{T}\,\phi(z); \qquad m = S - K,\ s = v\sqrt{T},\ z = m / s
+    .. math:: C = m\,\Phi(z) + s\,\varphi(z), \quad \Delta = \Phi(z), \quad \Gamma = \varphi(z) / s, \quad
+              \mathcal V = \sqrt{T}\,\varphi(z); \qquad m = S - K,\ s = v\sqrt{T},\ z = m / s
 
     Args:
         spot: spots S of either sign, or values of a basket.
@@ -57,7 +63,7 @@ def bachelier(spot, *, strike: float, volatility: float, maturity: float, kind: 
     Raises:
         ValueError: a non-finite spot, a negative volatility, a maturity that is not positive, an unknown kind.
 
-    Source: Bachelier (1900). ``Chapter 2``.
+    Source: Bachelier (1900). Chapter 2, "No bias: integrate the last step".
 
     >>> round(bachelier(1.0, strike=1.0, volatility=0.2, maturity=1.0).price.item(), 7)  # 0.2 / sqrt(2 pi)
     0.0797885
@@ -85,7 +91,7 @@ def black_scholes(
     r"""Option on one Black-Scholes asset, lognormal with :math:`E\,S_T = F = S e^{rT}` and :math:`s = v\sqrt{T}`.
 
     .. math:: C = F\,\Phi(d_1) - K\,\Phi(d_2), \quad \Delta = e^{rT}\,\Phi(d_1), \quad
-              \Gamma = e^{rT}\,\frac{\phi(d_1)}{S s}, \quad \mathcal V = F \sqrt{T}\,\phi(d_1); \qquad
+              \Gamma = e^{rT}\,\frac{\varphi(d_1)}{S s}, \quad \mathcal V = F \sqrt{T}\,\varphi(d_1); \qquad
               d_{1,2} = \frac{\log(F/K)}{s} \pm \frac s2
 
     Args:
@@ -105,7 +111,7 @@ def black_scholes(
     Raises:
         ValueError: a spot, strike, volatility or maturity that is not positive and finite, an unknown kind.
 
-    Source: Black and Scholes (1973). ``Chapter 2``.
+    Source: Black and Scholes (1973). Chapter 2.
 
     >>> round(black_scholes(1.0, strike=1.0, volatility=0.2, maturity=1.0).price.item(), 7)  # 2 Phi(0.1) - 1
     0.0796557
@@ -174,7 +180,7 @@ def heston(
         ArithmeticError: the integral does not converge, which takes an extreme correlation or a tiny maturity.
 
     Source: Lewis, "Option Valuation under Stochastic Volatility" (2000), chapter 2; Albrecher, Mayer, Schoutens,
-    Tistaert, "The little Heston trap", Wilmott (2007). ``Chapter 2``.
+    Tistaert, "The little Heston trap", Wilmott (2007). Chapter 1, "Your own equation, and where the theorem ends".
 
     >>> terms = dict(mean_reversion=1.0, long_variance=0.04, vol_of_variance=1e-6, spot_variance_correlation=0.0)
     >>> round(heston(1.0, strike=1.0, variance=0.04, maturity=1.0, **terms).price.item(), 7)  # Black-Scholes at 0.2

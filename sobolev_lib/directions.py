@@ -1,7 +1,7 @@
 r"""Directions of Hessian-vector products: axes, random unit vectors, principal components of gradients, a given vector.
 
 A label of second order is :math:`\nabla^2 V(x)\, u`. One direction u per sample costs as much as a gradient or two, all
-d of them d times that, so it matters which are asked for (``Chapter 8``):
+d of them d times that, so it matters which are asked for (Chapter 8):
 
 - the axes give the whole Hessian, or its columns for some inputs;
 - fresh random directions give all of it on average: :math:`E\, \lVert H u \rVert^2 = \lVert H \rVert_F^2 / d` for u
@@ -32,6 +32,8 @@ def axes(dim: int, which=None) -> Tensor:
     Raises:
         ValueError: No inputs, or a number that is not of one.
 
+    Chapter 8, "Which directions".
+
     Example:
         >>> axes(3, [2, 0])
         tensor([[0., 0., 1.],
@@ -55,6 +57,8 @@ def along(vector) -> Tensor:
 
     Raises:
         ValueError: A vector of length zero.
+
+    Chapter 8, "Which directions".
 
     Example:
         >>> along([3.0, 4.0])
@@ -88,6 +92,8 @@ def uniform(count: int, dim: int, *, noise: Noise, start: int = 0, each: int = 1
         ValueError: More directions than inputs, or a count below 1.
 
     Source: Hutchinson, A stochastic estimator of the trace of the influence matrix (1990).
+
+    Chapter 8, "Which directions".
 
     Example:
         In one dimension there are two unit vectors.
@@ -128,6 +134,8 @@ def principal(gradients: Tensor, count: int | None = None, *, share: float = 0.9
         ValueError: More components than inputs, gradients that are all zero, or a share not between 0 and 1.
 
     Source: Constantine, Active Subspaces (2015), section 3.1; as differential PCA in Huge & Savine (2021).
+
+    Chapter 8, "Which directions".
 
     Example:
         Gradients of a function of :math:`3 x_1 + 4 x_2` have one component.

@@ -43,6 +43,18 @@ def grow(
 
     Raises:
         ValueError: As ``shrink``; no hidden layer.
+
+    Chapter 7, "The automatic way".
+
+    The curve of a network with one node needs one node.
+
+    >>> from types import SimpleNamespace
+    >>> x = torch.linspace(-2, 2, 256, dtype=torch.float64).reshape(-1, 1)
+    >>> net = Surrogate([1, 1, 1], "tanh", gain=1.0)
+    >>> samples = SimpleNamespace(x=x, value=net(x).detach(), gradient=None, hvp=None, directions=None)
+    >>> grown, path = grow(net, samples, hidden=1, validation=samples, tolerance=1e-3)
+    >>> grown.widths
+    [1, 1, 1]
     """
     hidden = _check.count("hidden", hidden)
     most = _check.count("most", most)

@@ -13,6 +13,9 @@ Conventions of IEEE 1788-2015, section 7 and 10:
   ``width``, ``mag`` and ``mig`` of it are NaN. It is the only interval with NaN in it.
 - Outside its domain a function is cut to the domain: ``sqrt`` of [-4, -1] is empty, of [-1, 4] is [0, 2].
 
+Functions work elementwise on intervals of any shape; two arguments broadcast as torch's tensors do. Each raises
+``TypeError`` for what is no ``Interval``, or for two of different dtypes, and ``ValueError`` for an unknown rounding.
+
 Affine maps are in ``affine``, elementary functions in ``elementary``.
 """
 
@@ -41,6 +44,8 @@ class Interval:
     Raises:
         TypeError: The ends differ in dtype, or are not real.
         ValueError: The shapes differ, an end is NaN, ``lo > hi``, ``lo`` is +inf or ``hi`` is -inf.
+
+    Chapter 5, "Operations on sets".
 
     Example:
         >>> Interval([0.0, -1.0], [1.0, 2.0])
@@ -113,13 +118,25 @@ class Interval:
 
 
 def point(x) -> Interval:
-    """Return the intervals [x, x]."""
+    """Return the intervals [x, x].
+
+    Chapter 5, "Operations on sets".
+
+    >>> point([1.0, 2.0])
+    Interval([1, 1], [2, 2])
+    """
     x = _check.tensor("x", x)
     return Interval.unchecked(x, x)
 
 
 def ball(center, radius) -> Interval:
-    """Return [center - radius, center + radius], rounded outward; ``radius`` broadcasts to ``center``."""
+    """Return [center - radius, center + radius], rounded outward; ``radius`` broadcasts to ``center``.
+
+    Chapter 5, "Operations on sets".
+
+    >>> contains(ball(1.0, 0.5), torch.tensor([0.5, 1.6]))
+    tensor([ True, False])
+    """
     center = _check.tensor("center", center)
     radius = torch.as_tensor(radius, dtype=center.dtype)
     if not (radius >= 0).all():
@@ -131,25 +148,49 @@ def ball(center, radius) -> Interval:
 
 
 def empty(*shape: int, dtype: torch.dtype = torch.float64) -> Interval:
-    """Return empty intervals of the given shape."""
+    """Return empty intervals of the given shape.
+
+    Chapter 5, "Operations on sets".
+
+    >>> empty(2)
+    Interval([nan, nan], [nan, nan])
+    """
     nan = torch.full(shape, torch.nan, dtype=dtype)
     return Interval.unchecked(nan, nan)
 
 
 def entire(*shape: int, dtype: torch.dtype = torch.float64) -> Interval:
-    r"""Return :math:`[-\infty, \infty]` in the given shape."""
+    r"""Return :math:`[-\infty, \infty]` in the given shape.
+
+    Chapter 5, "Operations on sets".
+
+    >>> entire(1)
+    Interval([-inf, inf])
+    """
     infinity = torch.full(shape, torch.inf, dtype=dtype)
     return Interval.unchecked(-infinity, infinity)
 
 
 def is_empty(x: Interval) -> Tensor:
-    """Say which intervals are empty."""
+    """Say which intervals are empty.
+
+    Chapter 5, "Operations on sets".
+
+    >>> is_empty(intersection(point(1.0), point(2.0))).item()
+    True
+    """
     _check.instance("x", x, Interval)
     return x.lo.isnan()
 
 
 def mid(x: Interval) -> Tensor:
-    """Return the midpoints: 0 for ``entire``, the largest finite number for a half-line, as in IEEE 1788 (12.12.8)."""
+    """Return the midpoints: 0 for ``entire``, the largest finite number for a half-line, as in IEEE 1788 (12.12.8).
+
+    Chapter 5, "Operations on sets".
+
+    >>> mid(Interval(1.0, 4.0)).item()
+    2.5
+    """
     _check.instance("x", x, Interval)
     largest = torch.finfo(x.dtype).max
     middle = 0.5 * x.lo.clamp(-largest, largest) + 0.5 * x.hi.clamp(-largest, largest)
@@ -158,39 +199,75 @@ def mid(x: Interval) -> Tensor:
 
 
 def rad(x: Interval, *, rounding: str = "outward") -> Tensor:
-    """Return the smallest radius around ``mid`` that covers the interval, rounded up."""
+    """Return the smallest radius around ``mid`` that covers the interval, rounded up.
+
+    Chapter 5, "Operations on sets".
+
+    >>> rad(Interval(1.0, 4.0), rounding="nearest").item()
+    1.5
+    """
     _check.instance("x", x, Interval)
     middle = mid(x)
     return enlarge(torch.maximum(middle - x.lo, x.hi - middle), 1, mode(rounding))
 
 
 def width(x: Interval, *, rounding: str = "outward") -> Tensor:
-    """Return ``hi - lo``, rounded up (0 for a point)."""
+    """Return ``hi - lo``, rounded up (0 for a point).
+
+    Chapter 5, "Operations on sets".
+
+    >>> width(Interval(1.0, 4.0), rounding="nearest").item()
+    3.0
+    """
     _check.instance("x", x, Interval)
     difference = x.hi - x.lo
     return torch.where(difference == 0, difference, enlarge(difference, 1, mode(rounding)))
 
 
 def mag(x: Interval) -> Tensor:
-    """Return the largest absolute value."""
+    """Return the largest absolute value.
+
+    Chapter 5, "Operations on sets".
+
+    >>> mag(Interval(-3.0, 1.0)).item()
+    3.0
+    """
     _check.instance("x", x, Interval)
     return torch.maximum(x.lo.abs(), x.hi.abs())
 
 
 def mig(x: Interval) -> Tensor:
-    """Return the smallest absolute value."""
+    """Return the smallest absolute value.
+
+    Chapter 5, "Operations on sets".
+
+    >>> mig(Interval([-3.0, 1.0], [1.0, 4.0])).tolist()
+    [0.0, 1.0]
+    """
     _check.instance("x", x, Interval)
     return torch.maximum(x.lo, -x.hi).clamp(min=0)
 
 
 def hull(x: Interval, y: Interval) -> Interval:
-    """Return the smallest intervals that contain both."""
+    """Return the smallest intervals that contain both.
+
+    Chapter 5, "Operations on sets".
+
+    >>> hull(Interval(0.0, 1.0), Interval(3.0, 4.0))
+    Interval([0, 4])
+    """
     _check_two(x, y)
     return Interval.unchecked(torch.fmin(x.lo, y.lo), torch.fmax(x.hi, y.hi))
 
 
 def intersection(x: Interval, y: Interval) -> Interval:
-    """Return what both have in common, possibly empty."""
+    """Return what both have in common, possibly empty.
+
+    Chapter 5, "Operations on sets".
+
+    >>> intersection(Interval(0.0, 2.0), Interval(1.0, 4.0))
+    Interval([1, 2])
+    """
     _check_two(x, y)
     lo, hi = torch.maximum(x.lo, y.lo), torch.minimum(x.hi, y.hi)
     disjoint = lo > hi
@@ -200,13 +277,25 @@ def intersection(x: Interval, y: Interval) -> Interval:
 
 
 def subset(x: Interval, y: Interval) -> Tensor:
-    """Say which x lie in y; the empty interval lies in every one."""
+    """Say which x lie in y; the empty interval lies in every one.
+
+    Chapter 5, "Operations on sets".
+
+    >>> subset(Interval(0.0, 1.0), Interval(0.0, 2.0)).item()
+    True
+    """
     _check_two(x, y)
     return ((y.lo <= x.lo) & (x.hi <= y.hi)) | is_empty(x)
 
 
 def contains(x: Interval, value) -> Tensor:
-    """Say which values lie in x; ``value`` is a tensor or number that broadcasts."""
+    """Say which values lie in x; ``value`` is a tensor or number that broadcasts.
+
+    Chapter 5, "Operations on sets".
+
+    >>> contains(Interval(0.0, 1.0), torch.tensor([0.5, 2.0]))
+    tensor([ True, False])
+    """
     _check.instance("x", x, Interval)
     value = torch.as_tensor(value)
     return (x.lo <= value) & (value <= x.hi)
@@ -221,13 +310,21 @@ def _check_two(x: Interval, y: Interval) -> None:
 
 
 def neg(x: Interval) -> Interval:
-    """Return -x, exactly."""
+    """Return -x, exactly.
+
+    Chapter 5, "Operations on sets".
+
+    >>> neg(Interval(-1.0, 2.0))
+    Interval([-2, 1])
+    """
     _check.instance("x", x, Interval)
     return Interval.unchecked(-x.hi, -x.lo)
 
 
 def add(x: Interval, y: Interval, *, rounding: str = "outward") -> Interval:
     """Return x + y.
+
+    Chapter 5, "Operations on sets".
 
     >>> add(point(1.0), Interval(0.0, 2.0), rounding="nearest")
     Interval([1, 3])
@@ -237,13 +334,22 @@ def add(x: Interval, y: Interval, *, rounding: str = "outward") -> Interval:
 
 
 def sub(x: Interval, y: Interval, *, rounding: str = "outward") -> Interval:
-    """Return x - y; the two are taken to be independent, so x - x is not 0 unless x is a point (Chapter 5)."""
+    """Return x - y; the two are taken to be independent, so x - x is not 0 unless x is a point (Chapter 5).
+
+    Chapter 5, "Operations on sets".
+
+    >>> x = Interval(0.0, 1.0)
+    >>> sub(x, x, rounding="nearest")
+    Interval([-1, 1])
+    """
     _check_two(x, y)
     return Interval.unchecked(*widen(x.lo - y.hi, x.hi - y.lo, mode(rounding)))
 
 
 def mul(x: Interval, y: Interval, *, rounding: str = "outward") -> Interval:
     """Return x * y.
+
+    Chapter 5, "Operations on sets".
 
     >>> mul(Interval(-1.0, 2.0), Interval(-3.0, 1.0), rounding="nearest")
     Interval([-6, 3])
@@ -266,7 +372,13 @@ def mul_kernel(x: Interval, y: Interval, outward: bool) -> Interval:
 
 
 def recip(x: Interval, *, rounding: str = "outward") -> Interval:
-    r"""Return 1 / x: a half-line where an end of x is 0, entire where 0 is inside, empty where x is [0, 0]."""
+    r"""Return 1 / x: a half-line where an end of x is 0, entire where 0 is inside, empty where x is [0, 0].
+
+    Chapter 5, "Operations on sets".
+
+    >>> recip(Interval([2.0, 0.0], [4.0, 2.0]), rounding="nearest")
+    Interval([0.25, 0.5], [0.5, inf])
+    """
     _check.instance("x", x, Interval)
     lo, hi = 1 / x.hi, 1 / x.lo
     zero = (x.lo <= 0) & (x.hi >= 0)
@@ -280,6 +392,8 @@ def recip(x: Interval, *, rounding: str = "outward") -> Interval:
 
 def div(x: Interval, y: Interval, *, rounding: str = "outward") -> Interval:
     r"""Return x / y, extended: the hull of all quotients with a denominator other than 0.
+
+    Chapter 5, "Operations on sets".
 
     >>> div(point(1.0), Interval([-1.0, 0.0, 1.0], [1.0, 2.0, 2.0]), rounding="nearest")
     Interval([-inf, inf], [0.5, inf], [0.5, 1])
@@ -297,18 +411,36 @@ def div(x: Interval, y: Interval, *, rounding: str = "outward") -> Interval:
 
 
 def min(x: Interval, y: Interval) -> Interval:
-    """Return the range of the smaller of both, exactly."""
+    """Return the range of the smaller of both, exactly.
+
+    Chapter 5, "Operations on sets".
+
+    >>> min(Interval(0.0, 3.0), Interval(1.0, 2.0))
+    Interval([0, 2])
+    """
     _check_two(x, y)
     return Interval.unchecked(torch.minimum(x.lo, y.lo), torch.minimum(x.hi, y.hi))
 
 
 def max(x: Interval, y: Interval) -> Interval:
-    """Return the range of the larger of both, exactly."""
+    """Return the range of the larger of both, exactly.
+
+    Chapter 5, "Operations on sets".
+
+    >>> max(Interval(0.0, 3.0), Interval(1.0, 2.0))
+    Interval([1, 3])
+    """
     _check_two(x, y)
     return Interval.unchecked(torch.maximum(x.lo, y.lo), torch.maximum(x.hi, y.hi))
 
 
 def abs(x: Interval) -> Interval:
-    """Return the range of the absolute value, exactly."""
+    """Return the range of the absolute value, exactly.
+
+    Chapter 5, "Operations on sets".
+
+    >>> abs(Interval(-3.0, 1.0))
+    Interval([0, 3])
+    """
     _check.instance("x", x, Interval)
     return Interval.unchecked(mig(x), mag(x))

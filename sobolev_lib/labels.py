@@ -1,7 +1,7 @@
 r"""Labels: Monte Carlo estimates of a value, its gradient and Hessian-vector products, one set per input.
 
 For an input x and a payoff f the value is :math:`V(x) = E f(X_T(x))`. Under the conditions of the theorem in
-``Chapter 3`` derivative and expectation may be swapped, so the derivative of the simulated payoff, by
+Chapter 3 derivative and expectation may be swapped, so the derivative of the simulated payoff, by
 algorithmic differentiation, estimates the derivative of V without bias.
 """
 
@@ -81,7 +81,8 @@ def label(
         TypeError, ValueError: an argument that does not fit, before any path is simulated; in particular a
             derivative that the payoff does not allow without smoothing.
 
-    Source: Glasserman (2003), chapter 7; Giles and Glasserman, "Smoking adjoints", Risk (2006). ``Chapter 3``.
+    Source: Glasserman (2003), chapter 7; Giles and Glasserman, "Smoking adjoints", Risk (2006). Chapter 3, "Reverse
+    mode: remember, then sweep back".
 
     >>> from sobolev_lib.models import Bachelier
     >>> from sobolev_lib.noise import gaussian

@@ -31,7 +31,7 @@ from sobolev_lib.rounding import enlarge, mode
 
 @dataclass(frozen=True, eq=False)
 class Linearised:
-    """A network with one layer less, and how far it is from the one it was made from.
+    """What ``linearise`` returns: a network with one layer less, and how far it is from the one it was made from.
 
     Attributes:
         net: The smaller network: the layer's activations are replaced by affine functions and merged into the next
@@ -40,6 +40,8 @@ class Linearised:
         offset: The same function at zero, (m,).
         deviation: Bound of its distance from the activation, (m,).
         bound: Bound of the change of the value, raw units, over each of n boxes, (n,).
+
+    Chapter 7, "Layers, with a bound".
     """
 
     net: Surrogate
@@ -71,7 +73,7 @@ def linearise(
         ValueError: A layer that does not exist; the errors of ``enclose``.
 
     Source: the mean value form, Neumaier, Interval Methods for Systems of Equations (1990), chapter 2; the module
-    has the proof. Chapter 7.
+    has the proof. Chapter 7, "Layers, with a bound".
 
     Example:
         Over [1, 3] a ReLU is the identity, so that nothing is lost.

@@ -41,6 +41,12 @@ class Errors:
         maximum: By quantity.
         relative: By quantity: the root mean square error over the root mean square of the reference; infinite where
             the reference is zero and the network is not.
+
+    Chapter 9, "The result first".
+
+    Example:
+        >>> print(Errors((7, 3, 3, 1), 40, {"price": 1e-3, "delta": 2e-3, "gamma": 0.03}, {}))
+        40 parameters; RMSE: price 1.0e-03, delta 2.0e-03, gamma 3.0e-02
     """
 
     widths: tuple[int, ...]
@@ -74,6 +80,8 @@ def evaluate(net: Surrogate, x: Tensor, truth: Truth, *, direction: Tensor | Non
 
     Raises:
         ValueError: Shapes that do not fit.
+
+    Chapter 9, "The result first".
 
     Example:
         >>> from types import SimpleNamespace
@@ -117,10 +125,14 @@ def _rms(tensor: Tensor) -> float:
 class Violations:
     """How often and how far a network breaks the shape of a value that is non-negative, increasing and convex.
 
+    What ``violations`` returns; it prints as one line.
+
     Attributes:
         share: By quantity, the share of points with a negative price, with a negative component of delta, with a
             negative gamma.
         worst: By quantity, the largest amount by which it is negative at a point, 0 if it is nowhere.
+
+    Chapter 4, "Good values, poor derivatives".
     """
 
     share: dict[str, float]
@@ -150,6 +162,8 @@ def violations(net: Surrogate, x: Tensor, *, direction: Tensor | None = None) ->
 
     Raises:
         ValueError: Shapes that do not fit.
+
+    Chapter 4, "Good values, poor derivatives".
 
     Example:
         A value of x falls below zero to the left of it.
@@ -206,6 +220,8 @@ def noise_floor(
         ValueError: Labels missing for the loss, too many parameters, shapes that do not fit.
 
     Source: White, Maximum Likelihood Estimation of Misspecified Models (1982), for the covariance.
+
+    Chapter 8, "Derivatives are more data".
 
     Example:
         The mean of 100 values with standard deviation 1 has the standard error 0.1; no input, so no slope is fitted.
@@ -269,6 +285,11 @@ def table(rows: Mapping[str, Errors], *, relative: bool = False) -> str:
     Args:
         rows: Errors by name, in the order to be shown; a noise floor may be one of them.
         relative: Show the errors relative to the reference instead.
+
+    Raises:
+        ValueError: With `relative`, errors that have none, such as those of ``noise_floor``.
+
+    Chapter 9, "The experiment in small".
 
     Example:
         >>> errors = Errors((7, 3, 3, 1), 40, {"price": 1e-3, "delta": 2e-3, "gamma": 0.03}, {})

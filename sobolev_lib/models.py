@@ -13,7 +13,7 @@ and schemes are handed shocks, standard normals that have that correlation alrea
 ``positive`` that the first so many components must be positive initially (none, if absent).
 ``transition(x, step, shocks)`` samples the law after ``step`` exactly, and ``law(x, step)`` gives that law, see
 ``Law``. Labels with respect to a parameter need an attribute (a number or a vector) that ``drift``, ``diffusion`` and
-``transition`` read anew in each call and that may have one row per path. Derived in ``Chapter 1``.
+``transition`` read anew in each call and that may have one row per path. Derived in Chapter 1.
 """
 
 import math
@@ -74,7 +74,7 @@ class Bachelier:
     Raises:
         ValueError: a volatility that is negative, or a matrix that is not a correlation matrix.
 
-    Source: Bachelier, "Theorie de la speculation" (1900). ``Chapter 1``.
+    Source: Bachelier, "Theorie de la speculation" (1900). Chapter 1, "Several assets that move together".
 
     >>> model = Bachelier(volatility=[0.2, 0.1], correlation=[[1.0, 0.5], [0.5, 1.0]])
     >>> round((model.cholesky @ model.cholesky.T)[0, 1].item(), 12)
@@ -137,7 +137,8 @@ class BlackScholes:
     Raises:
         ValueError: a volatility that is negative, or a matrix that is not a correlation matrix.
 
-    Source: Black and Scholes, "The pricing of options and corporate liabilities" (1973). ``Chapter 1``.
+    Source: Black and Scholes, "The pricing of options and corporate liabilities" (1973). Chapter 1, "A stochastic
+    differential equation".
 
     >>> model = BlackScholes(volatility=0.2, rate=0.05)
     >>> x = torch.ones(1, 1, dtype=torch.float64)
@@ -216,7 +217,8 @@ class Heston:
     Warns:
         UserWarning: the Feller condition 2 kappa theta >= xi^2 is violated.
 
-    Source: Heston, "A closed-form solution for options with stochastic volatility", RFS 6 (1993). ``Chapter 1``.
+    Source: Heston, "A closed-form solution for options with stochastic volatility", RFS 6 (1993). Chapter 1, "Your
+    own equation, and where the theorem ends".
 
     >>> model = Heston(mean_reversion=1.5, long_variance=0.04, vol_of_variance=0.3, spot_variance_correlation=-0.7)
     >>> x = torch.tensor([[1.0, 0.09]], dtype=torch.float64)

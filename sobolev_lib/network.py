@@ -52,6 +52,8 @@ class Surrogate(nn.Module):
     Raises:
         ValueError: Fewer than two widths, a width below 1, a last width other than 1, an unknown activation or dtype.
 
+    Chapter 4, "Value, gradient and curvature in one pass".
+
     Example:
         >>> net = Surrogate([7, 3, 3, 1])
         >>> net.parameter_count, net(torch.zeros(5, 7, dtype=torch.float64)).shape
@@ -117,7 +119,11 @@ class Surrogate(nn.Module):
         return f"{'-'.join(map(str, self.widths))}, {self.activation.name}, {self.parameter_count} parameters"
 
     def set_scaling(self, x: Tensor, value: Tensor) -> "Surrogate":
-        """Take the scaling from data, means and standard deviations of inputs and value, and return the network."""
+        """Take the scaling from data, means and standard deviations of inputs and value, and return the network.
+
+        Raises:
+            ValueError: Fewer than two samples, wrong shapes.
+        """
         x = _check.tensor("x", x, shape=("n", self.widths[0]), dtype=self.dtype)
         value = _check.tensor("value", value, shape=(len(x),), dtype=self.dtype)
         if len(x) < 2:
@@ -215,7 +221,11 @@ class Surrogate(nn.Module):
         *,
         scaling: dict[str, Tensor],
     ) -> "Surrogate":
-        """Return a network with the given weights (out, in), biases (out,) and scaling buffers; tensors are copied."""
+        """Return a network with the given weights (out, in), biases (out,) and scaling buffers; tensors are copied.
+
+        Raises:
+            ValueError: Numbers of layers that differ, shapes that do not fit, numbers that are not finite.
+        """
         if len(weights) != len(biases) or not len(weights):
             raise ValueError(
                 f"weights, biases: got {len(weights)} and {len(biases)} layers, need the same number, at least 1"

@@ -4,7 +4,7 @@ A noise is an infinite matrix of standard normals, read by ``noise(start, count,
 ``start + count`` of the matrix that has ``dims`` columns. Row i depends on the seed, on i and on ``dims`` only, so the
 numbers are the same however the work is cut into chunks, in whatever order and in however many processes. Nothing is
 remembered between calls. Every normal is made from one uniform by the inverse distribution function, which keeps
-Sobol' points equidistributed and makes ``-z`` as likely as ``z`` bit for bit. Derived in ``Chapter 1``.
+Sobol' points equidistributed and makes ``-z`` as likely as ``z`` bit for bit. Derived in Chapter 1.
 """
 
 import math
@@ -117,7 +117,8 @@ def gaussian(seed: int = 0, *, skip: int = 0) -> Gaussian:
         ValueError: a seed or skip out of range; in the call, a negative start, or no rows or columns.
 
     Source: O'Neill, "PCG: a family of simple fast space-efficient statistically good algorithms for random number
-    generation" (2014); Brown, "Random number generation with arbitrary strides" (1994) for the jump. ``Chapter 1``.
+    generation" (2014); Brown, "Random number generation with arbitrary strides" (1994) for the jump. Chapter 1,
+    "Brownian motion".
 
     >>> noise = gaussian(seed=7)
     >>> bool((noise(0, 10, 3)[4:6] == noise(4, 2, 3)).all())
@@ -149,8 +150,9 @@ def sobol(seed: int = 0, *, skip: int = 0) -> Sobol:
     Raises:
         ValueError: a seed or skip out of range; in the call, rows beyond 2^30 or more than 21,201 dimensions.
 
-    Source: Owen, "Scrambled net variance for integrals of smooth functions", Annals of Statistics 25 (1997);
-    Joe and Kuo, "Constructing Sobol' sequences with better two-dimensional projections" (2008). ``Chapter 1``.
+    Source: Owen, "Scrambled net variance for integrals of smooth functions", Annals of Statistics 25 (1997); Joe
+    and Kuo, "Constructing Sobol' sequences with better two-dimensional projections" (2008). Chapter 1, "Sobol'
+    points".
 
     >>> z = sobol(seed=0)(0, 1024, 1)
     >>> int((z < 0).sum())  # of 1024 points exactly half lie below the median
@@ -177,7 +179,8 @@ def antithetic(noise: Noise) -> Antithetic:
     Raises:
         TypeError: ``noise`` is not callable.
 
-    Source: Glasserman, "Monte Carlo Methods in Financial Engineering" (2003), section 4.2. ``Chapter 1``.
+    Source: Glasserman, "Monte Carlo Methods in Financial Engineering" (2003), section 4.2. Chapter 1, "Antithetic
+    pairs".
 
     >>> first, second = antithetic(gaussian(seed=0))(0, 2, 3)
     >>> bool((first == -second).all())

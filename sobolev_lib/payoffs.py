@@ -11,10 +11,10 @@ straddle :math:`|m| = m^+ + (-m)^+`        both ramps
 digital  :math:`1\{m > 0\}`                the step
 ======== ================================= ==================
 
-A smoothing is an object with ``ramp(m)`` and ``step(m)``. In the bias formulas below :math:`\varphi` is the
-density of the basket :math:`w \cdot S_T`, taken at the strike, and w the width. Put and call have the same bias,
-a straddle twice that bias. Any function of the final states, (n, d) to (n,), may stand in for these payoffs.
-Derived in ``Chapter 2``.
+A smoothing is an object with ``ramp(m)`` and ``step(m)``. In the formulas of the smoothings
+:math:`\omega` is the width, :math:`\sigma(y) = 1 / (1 + e^{-y})`, and p the density of the margin, taken at 0. Put and
+call have the same bias, a straddle twice that bias. Any function of the final states, (n, d) to (n,), may stand in for
+these payoffs. Derived in Chapter 2.
 """
 
 from collections.abc import Callable
@@ -32,12 +32,15 @@ from sobolev_lib.noise import normal_cdf, normal_pdf
 class Sigmoid:
     r"""The paper's smoothing: the indicator becomes a sigmoid wherever it stands.
 
-    .. math:: m^+ \to m\,\sigma(m/w), \qquad 1\{m>0\} \to \sigma(m/w)
+    .. math:: m^+ \to m\,\sigma(m/\omega), \qquad 1\{m>0\} \to \sigma(m/\omega)
 
-    Bias of a call :math:`-\tfrac{\pi^2}{6} w^2 \varphi`, of a digital :math:`-\tfrac{\pi^2}{6} w^2 \varphi'`, to
-    leading order. The smoothed ramp dips to -0.278 w and is not convex.
+    Bias of a call :math:`-\tfrac{\pi^2}{6} \omega^2 p`, of a digital :math:`-\tfrac{\pi^2}{6} \omega^2 p'`, to
+    leading order. The smoothed ramp dips to :math:`-0.278\,\omega` and is not convex.
 
-    Source: Kichler, Afghan, Naumann, "Towards Sobolev Pruning" (2024). ``Chapter 2``.
+    Raises:
+        ValueError: a width that is not positive.
+
+    Source: Kichler, Afghan, Naumann, "Towards Sobolev Pruning" (2024). Chapter 2, "Rounding the kink".
 
     >>> Sigmoid(width=0.1).step(torch.tensor(0.0)).item()
     0.5
@@ -62,15 +65,18 @@ class Sigmoid:
 class Softplus:
     r"""Smoothing by the softplus function: convex, positive, above the payoff.
 
-    .. math:: m^+ \to w \log(1 + e^{m/w}), \qquad 1\{m>0\} \to \sigma(m/w)
+    .. math:: m^+ \to \omega \log(1 + e^{m/\omega}), \qquad 1\{m>0\} \to \sigma(m/\omega)
 
-    Bias of a call :math:`+\tfrac{\pi^2}{6} w^2 \varphi`, of a digital :math:`-\tfrac{\pi^2}{6} w^2 \varphi'`, to
+    Bias of a call :math:`+\tfrac{\pi^2}{6} \omega^2 p`, of a digital :math:`-\tfrac{\pi^2}{6} \omega^2 p'`, to
     leading order.
 
-    Source: Chen and Mangasarian, "A class of smoothing functions for nonlinear and mixed complementarity problems",
-    Computational Optimization and Applications 5 (1996). ``Chapter 2``.
+    Raises:
+        ValueError: a width that is not positive.
 
-    >>> round(Softplus(width=0.1).ramp(torch.tensor(0.0)).item(), 6)  # w log 2
+    Source: Chen and Mangasarian, "A class of smoothing functions for nonlinear and mixed complementarity problems",
+    Computational Optimization and Applications 5 (1996). Chapter 2, "Rounding the kink".
+
+    >>> round(Softplus(width=0.1).ramp(torch.tensor(0.0)).item(), 6)  # width times log 2
     0.069315
     """
 
@@ -95,15 +101,18 @@ class Softplus:
 class Blend:
     r"""Mean of ``Sigmoid`` and ``Softplus``, whose leading biases cancel.
 
-    .. math:: m^+ \to \tfrac12\bigl(m\,\sigma(m/w) + w \log(1 + e^{m/w})\bigr), \qquad
-              1\{m>0\} \to \sigma(m/w) + \tfrac{m}{2w}\,\sigma(m/w)\,\sigma(-m/w)
+    .. math:: m^+ \to \tfrac12\bigl(m\,\sigma(m/\omega) + \omega \log(1 + e^{m/\omega})\bigr), \qquad
+              1\{m>0\} \to \sigma(m/\omega) + \tfrac{m}{2\omega}\,\sigma(m/\omega)\,\sigma(-m/\omega)
 
-    Bias of a call :math:`-\tfrac{7\pi^4}{360} w^4 \varphi''`, of a digital :math:`+\tfrac{7\pi^4}{360} w^4
-    \varphi'''`, to leading order. The step is the derivative of the ramp.
+    Bias of a call :math:`-\tfrac{7\pi^4}{360} \omega^4 p''`, of a digital :math:`+\tfrac{7\pi^4}{360} \omega^4
+    p'''`, to leading order. The step is the derivative of the ramp.
 
-    Source: ``Chapter 2``.
+    Raises:
+        ValueError: a width that is not positive.
 
-    >>> round(Blend(width=0.1).ramp(torch.tensor(0.0)).item(), 6)  # w log(2) / 2
+    Chapter 2, "The bias to leading order".
+
+    >>> round(Blend(width=0.1).ramp(torch.tensor(0.0)).item(), 6)  # width times log(2) / 2
     0.034657
     """
 
@@ -135,11 +144,11 @@ class LastStep:
     .. math:: E\,m^+ = \mu\,\Phi(\mu/s) + s\,\Phi'(\mu/s), \qquad E\,1\{m>0\} = \Phi(\mu/s).
 
     Smooth to every order, no bias, and less variance than the payoff itself, by conditioning. Needs a scheme
-    with Gaussian
-    steps: ``EulerMaruyama``, or ``Exact`` for ``Bachelier``. With one step it is the closed form, and no noise is left.
+    with Gaussian steps: ``EulerMaruyama``, or ``Exact`` for ``Bachelier``. With one step it is the closed form, and no
+    noise is left.
 
     Source: Glasserman (2003), section 7.2.3; Asmussen and Glynn, "Stochastic Simulation" (2007), chapter V.4.
-        ``Chapter 2``.
+    Chapter 2, "No bias: integrate the last step".
 
     >>> zero, one = torch.tensor(0.0), torch.tensor(1.0)
     >>> round(LastStep().ramp(zero, one).item(), 6)
@@ -166,6 +175,15 @@ class Payoff:
     ``Call``, ``Put``, ``Digital``, ``Straddle`` and ``Asian`` make it and document the fields. ``dates`` is the number
     of equally spaced observations that the basket is averaged over, the last one at the horizon. ``smooth_order`` is
     the highest derivative of the expected payoff that is the expectation of the payoff's derivative.
+
+    Raises:
+        ValueError: called with ``LastStep`` smoothing, which needs the step before: ``label`` it instead.
+
+    Chapter 2, "Why a kink breaks the second derivative, and a jump the first".
+
+    >>> payoff = Call(strike=1.0, smoothing=Blend(width=0.02))
+    >>> payoff.kind, payoff.smooth_order
+    ('call', 2)
     """
 
     kind: str
@@ -240,7 +258,7 @@ def Call(*, strike: float, weights=None, smoothing: Smoothing | None = None) -> 
         TypeError: a smoothing that is none.
         ValueError: weights that are not a finite vector, or all zero; a strike that is not finite.
 
-    Source: ``Chapter 2``.
+    Chapter 2, "Why a kink breaks the second derivative, and a jump the first".
 
     >>> Call(strike=1.0, weights=[0.5, 0.5])(torch.tensor([[1.0, 2.0]], dtype=torch.float64)).item()
     0.5
@@ -249,7 +267,9 @@ def Call(*, strike: float, weights=None, smoothing: Smoothing | None = None) -> 
 
 
 def Put(*, strike: float, weights=None, smoothing: Smoothing | None = None) -> Payoff:
-    r"""Put on a basket, :math:`(K - w \cdot S_T)^+`; arguments, shapes and errors as in ``Call``. ``Chapter 2``.
+    r"""Put on a basket, :math:`(K - w \cdot S_T)^+`; arguments, shapes and errors as in ``Call``.
+
+    The kink is that of a call: Chapter 2, "Rounding the kink".
 
     >>> Put(strike=2.0, weights=[0.5, 0.5])(torch.tensor([[1.0, 2.0]], dtype=torch.float64)).item()
     0.5
@@ -258,7 +278,9 @@ def Put(*, strike: float, weights=None, smoothing: Smoothing | None = None) -> P
 
 
 def Digital(*, strike: float, weights=None, smoothing: Smoothing | None = None) -> Payoff:
-    r"""Digital on a basket, :math:`1\{w \cdot S_T > K\}`; arguments, shapes and errors as in ``Call``. ``Chapter 2``.
+    r"""Digital on a basket, :math:`1\{w \cdot S_T > K\}`; arguments, shapes and errors as in ``Call``.
+
+    Chapter 2, "The digital: the same, one order earlier".
 
     Its pathwise derivative is 0 almost everywhere: smooth it, or ask ``label`` for the likelihood ratio.
 
@@ -269,7 +291,9 @@ def Digital(*, strike: float, weights=None, smoothing: Smoothing | None = None) 
 
 
 def Straddle(*, strike: float, weights=None, smoothing: Smoothing | None = None) -> Payoff:
-    r"""Straddle on a basket, :math:`|w \cdot S_T - K|`; arguments, shapes and errors as in ``Call``. ``Chapter 2``.
+    r"""Straddle on a basket, :math:`|w \cdot S_T - K|`; arguments, shapes and errors as in ``Call``.
+
+    The kink is that of a call: Chapter 2, "Rounding the kink".
 
     >>> Straddle(strike=2.0, weights=[0.5, 0.5])(torch.tensor([[1.0, 2.0]], dtype=torch.float64)).item()
     0.5
@@ -298,7 +322,7 @@ def Asian(*, strike: float, dates: int, weights=None, smoothing: Smoothing | Non
     Raises:
         TypeError, ValueError: as in ``Call``, or less than one date, or an unknown kind.
 
-    Source: ``Chapter 2``.
+    The kink is that of a call: Chapter 2, "Rounding the kink".
 
     >>> Asian(strike=1.0, dates=2)(torch.tensor([[[1.0], [2.0]]], dtype=torch.float64)).item()
     0.5

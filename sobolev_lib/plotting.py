@@ -24,7 +24,12 @@ PALETTE = {
 
 
 def use_style() -> None:
-    """Set the book's figure style: white ground (also in dark mode), no frames, direct labels instead of legends."""
+    """Set the book's figure style: white ground (also in dark mode), no frames, direct labels instead of legends.
+
+    >>> use_style()
+    >>> mpl.rcParams["figure.facecolor"]
+    'white'
+    """
     mpl.rcParams.update(
         {
             "figure.figsize": (7.2, 3.6),
@@ -61,6 +66,14 @@ def draw_network(
 
     Raises:
         ValueError: Scores that do not fit the widths.
+
+    Chapter 0, "The method and its result".
+
+    >>> fig, axes = plt.subplots()
+    >>> draw_network(axes, [2, 3, 1])
+    >>> len(axes.collections)  # the lines, and a column of nodes for each layer
+    4
+    >>> plt.close(fig)
     """
     widths = [_check.count(f"widths[{i}]", width) for i, width in enumerate(widths)]
     if scores is not None and [len(s) for s in scores] != widths[1:-1]:
@@ -94,6 +107,16 @@ def draw_path(axes: Axes, path, *, colour: str = PALETTE["good"]) -> None:
         axes: Where to draw; the axis of parameters is logarithmic and falls to the right.
         path: A ``Path``, or anything with `trials` that have `parameters`, `excess`, `error` and `accepted`.
         colour: Of the marks.
+
+    Chapter 9, "How small can it get?".
+
+    >>> from types import SimpleNamespace
+    >>> trial = SimpleNamespace(parameters=40, excess=1e-6, error=1e-6, accepted=True)
+    >>> fig, axes = plt.subplots()
+    >>> draw_path(axes, SimpleNamespace(trials=[trial]))
+    >>> axes.collections[0].get_offsets().tolist()
+    [[40.0, 1.0]]
+    >>> plt.close(fig)
     """
     for accepted, marker in ((True, "o"), (False, "x")):
         trials = [t for t in path.trials if t.accepted is accepted]

@@ -38,6 +38,8 @@ def keep_most(scores: Sequence[Tensor], count: int | Sequence[int]) -> list[Tens
     Raises:
         ValueError: A count of 0 or above the layer's width, or not one count per layer.
 
+    Chapter 7, "What becomes of the others".
+
     Example:
         >>> keep_most([torch.tensor([0.1, 3.0, 2.0])], 2)
         [tensor([1, 2])]
@@ -66,6 +68,8 @@ def keep_share(scores: Sequence[Tensor], share: float) -> list[Tensor]:
     Raises:
         ValueError: A share outside of (0, 1], a negative score.
 
+    Chapter 7.
+
     Example:
         >>> keep_share([torch.tensor([8.0, 1.0, 1.0]), torch.tensor([0.4, 0.3, 0.3])], 0.5)
         [tensor([0]), tensor([0, 1])]
@@ -92,6 +96,8 @@ def keep_above(scores: Sequence[Tensor], threshold: float) -> list[Tensor]:
     Raises:
         ValueError: A threshold outside of [0, 1], a negative score.
 
+    Chapter 7.
+
     Example:
         >>> keep_above([torch.tensor([8.0, 1.0, 1.0]), torch.tensor([0.4, 0.3, 0.3])], 0.3)
         [tensor([0]), tensor([0, 1, 2])]
@@ -117,12 +123,38 @@ def _shares(scores: Sequence[Tensor]) -> list[Tensor]:
 
 
 def midpoints(enclosure: Enclosure) -> list[Tensor]:
-    """Return the midpoint of each hidden node's interval, (m_l,) per layer, averaged over boxes: the paper's way."""
+    """Return the midpoint of each hidden node's interval, (m_l,) per layer, averaged over boxes: the paper's way.
+
+    Raises:
+        TypeError: Not an ``Enclosure``.
+
+    Chapter 7, "What becomes of the others".
+
+    Example:
+        >>> from sobolev_lib.adjoints import enclose
+        >>> from sobolev_lib.interval import Interval
+        >>> net = Surrogate([1, 1, 1], "relu")
+        >>> _ = net.weights[0].data.fill_(1.0)
+        >>> midpoints(enclose(net, Interval([-1.0], [3.0]), rounding="nearest"))
+        [tensor([1.5000], dtype=torch.float64)]
+    """
     return [mid(node).mean(0) for node in _check.instance("enclosure", enclosure, Enclosure).activations]
 
 
 def means(net: Surrogate, x: Tensor) -> list[Tensor]:
-    """Return each hidden node's mean over samples x (n, d), (m_l,) per layer."""
+    """Return each hidden node's mean over samples x (n, d), (m_l,) per layer.
+
+    Raises:
+        ValueError: Samples of the wrong shape.
+
+    Chapter 7, "What becomes of the others".
+
+    Example:
+        >>> net = Surrogate([1, 1, 1], "relu")
+        >>> _ = net.weights[0].data.fill_(1.0)
+        >>> means(net, torch.tensor([[-1.0], [3.0]], dtype=torch.float64))
+        [tensor([1.5000], dtype=torch.float64)]
+    """
     return [a.mean(0) for a in hidden_activations(net, x)]
 
 
@@ -158,6 +190,8 @@ def cut(
     Raises:
         ValueError: Neither or both of `x` and `values`; not one set of indices per layer; an empty set, an index that
             is out of range or named twice.
+
+    Chapter 7, "What becomes of the others".
 
     Example:
         A node that is constant over the samples can be removed without any change.
@@ -218,6 +252,8 @@ def cut_inputs(net: Surrogate, kept: Tensor, *, x: Tensor | None = None, values:
     Raises:
         ValueError: Neither or both of `x` and `values`; no index, one out of range or named twice.
 
+    Chapter 7, "Inputs and layers".
+
     Example:
         >>> net = Surrogate([2, 3, 1])
         >>> small = cut_inputs(net, torch.tensor([1]), values=torch.tensor([5.0, 0.0]))
@@ -258,6 +294,19 @@ def remove_layers(net: Surrogate, layers: Sequence[int], x: Tensor) -> Surrogate
 
     Raises:
         ValueError: A layer that does not exist or is named twice.
+
+    Chapter 7, "Layers, with a bound".
+
+    Example:
+        A ReLU layer is affine, here the identity, where its inputs are positive.
+
+        >>> net = Surrogate([1, 1, 1, 1], "relu")
+        >>> for weight in net.weights:
+        ...     _ = weight.data.fill_(1.0)
+        >>> x = torch.linspace(1, 2, 9, dtype=torch.float64).reshape(-1, 1)
+        >>> small = remove_layers(net, [1], x)
+        >>> small.widths, torch.allclose(small(x), net(x))
+        ([1, 1, 1], True)
     """
     hidden = len(net.weights) - 1
     layers = [_check.count(f"layers[{i}]", layer, least=0, most=hidden - 1) for i, layer in enumerate(layers)]
@@ -336,6 +385,11 @@ def affine_layers(net: Surrogate, x: Tensor, count: int) -> list[int]:
         net: The network.
         x: Samples (n, d).
         count: How many, from 1 to the number of hidden layers.
+
+    Raises:
+        ValueError: A count of 0 or above the number of hidden layers, samples of the wrong shape.
+
+    Chapter 7, "Layers, with a bound".
 
     Example:
         >>> net = Surrogate([2, 3, 3, 1])

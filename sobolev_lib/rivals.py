@@ -43,8 +43,8 @@ def score_by_magnitude(net: Surrogate, *, side: str = "both") -> list[Tensor]:
     Raises:
         ValueError: An unknown side.
 
-    Source: Han et al., Learning both Weights and Connections for Efficient Neural Networks (2015), for single weights;
-    Li et al., Pruning Filters for Efficient ConvNets (2017). Chapter 7.
+    Source: Han et al., Learning both Weights and Connections for Efficient Neural Networks (2015), for single
+    weights; Li et al., Pruning Filters for Efficient ConvNets (2017). Chapter 7, "Seven rankings on equal terms".
 
     Example:
         >>> net = Surrogate([2, 1, 1])
@@ -77,8 +77,8 @@ def score_by_taylor(net: Surrogate, x: Tensor, *, centred: bool = False) -> list
     Raises:
         ValueError: Samples of the wrong shape.
 
-    Source: Molchanov et al., Pruning Convolutional Neural Networks for Resource Efficient Inference (2017), equation
-    8, with the network's value in place of the training loss. Chapter 7.
+    Source: Molchanov et al., Pruning Convolutional Neural Networks for Resource Efficient Inference (2017),
+    equation 8, with the network's value in place of the training loss. Chapter 7, "Seven rankings on equal terms".
 
     Example:
         Softplus is the identity far to the right: the node is 40 + u, its adjoint -2.
@@ -118,7 +118,7 @@ def score_by_variance(net: Surrogate, x: Tensor) -> list[Tensor]:
         ValueError: Samples of the wrong shape.
 
     Source: Sietsma & Dow, Creating Artificial Neural Networks That Generalize (1991), remove nodes whose output is
-    constant over the samples; the score puts a number to it. Chapter 7.
+    constant over the samples; the score puts a number to it. Chapter 7, "Seven rankings on equal terms".
 
     Example:
         >>> net = Surrogate([1, 1, 1], "relu")
@@ -134,7 +134,9 @@ def score_by_variance(net: Surrogate, x: Tensor) -> list[Tensor]:
 
 
 def score_at_random(net: Surrogate, generator: torch.Generator) -> list[Tensor]:
-    """Score hidden nodes by uniform random numbers: the rival that knows nothing. Chapter 7.
+    """Score hidden nodes by uniform random numbers: the rival that knows nothing.
+
+    Chapter 7, "Seven rankings on equal terms".
 
     Args:
         net: The network.
@@ -142,6 +144,9 @@ def score_at_random(net: Surrogate, generator: torch.Generator) -> list[Tensor]:
 
     Returns:
         One tensor (m_l,) per hidden layer.
+
+    Raises:
+        TypeError: Not a network, or not a generator.
 
     Example:
         >>> scores = score_at_random(Surrogate([7, 5, 3, 1]), torch.Generator().manual_seed(0))

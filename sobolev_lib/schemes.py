@@ -3,7 +3,7 @@ r"""Time stepping: from a model and normals to states.
 A scheme is a small object with ``strong_order`` and ``weak_order`` (powers of the step size in
 :math:`(E|X_T - X_T^h|^2)^{1/2}` and :math:`|E f(X_T) - E f(X_T^h)|`), ``check(model, x)``, which refuses models that it
 cannot treat, and ``step(model, t, x, step, shocks)``. Schemes whose step is Gaussian offer ``law(model, t, x, step)``
-as well. Each states what it assumes and does not check. Derived in ``Chapter 1``.
+as well. Each states what it assumes and does not check. Derived in Chapter 1.
 """
 
 import math
@@ -44,6 +44,11 @@ class Exact:
 
     Orders: infinite. Assumes that ``model.transition`` samples the law that drift and diffusion define; not checked.
 
+    Raises:
+        ValueError: from ``check``, a model without ``transition``.
+
+    Chapter 1, "The orders, measured".
+
     >>> from sobolev_lib.models import Bachelier
     >>> x, z = torch.ones(1, 1, dtype=torch.float64), torch.full((1, 1), 2.0, dtype=torch.float64)
     >>> Exact().step(Bachelier(volatility=0.25), 0.0, x, 1.0, z).item()
@@ -77,6 +82,8 @@ class EulerMaruyama:
     Lipschitz and grow at most linearly; the weak order assumes four bounded derivatives besides.
 
     Source: Kloeden and Platen, "Numerical Solution of Stochastic Differential Equations" (1992), chapters 10.2, 14.1.
+
+    Chapter 1, "A stochastic differential equation".
 
     >>> from sobolev_lib.models import BlackScholes
     >>> x, z = torch.ones(1, 1, dtype=torch.float64), torch.full((1, 1), 2.0, dtype=torch.float64)
@@ -114,7 +121,12 @@ class Milstein:
     that a general b is commutative, :math:`Db_k\, b_j = Db_j\, b_k`; that this holds everywhere, and that b has
     two bounded derivatives, is assumed.
 
+    Raises:
+        ValueError: from ``check``, noise that does not commute at the first state.
+
     Source: Milstein (1974); Kloeden and Platen (1992), equations (10.3.1) and (10.3.16).
+
+    Chapter 1, "A stochastic differential equation".
 
     >>> from sobolev_lib.models import BlackScholes
     >>> x, z = torch.ones(1, 1, dtype=torch.float64), torch.full((1, 1), 2.0, dtype=torch.float64)
@@ -163,8 +175,13 @@ class FullTruncation:
     1. It converges strongly; no rate is proven in general, and 1/2 is what one measures under the Feller
     condition. If that is violated, both are lower. Assumes that spots are positive.
 
+    Raises:
+        ValueError: from ``check``, a model without variances.
+
     Source: Lord, Koekkoek, van Dijk, "A comparison of biased simulation schemes for stochastic volatility models",
     Quantitative Finance 10 (2010), equation (9).
+
+    Chapter 1, "Your own equation, and where the theorem ends".
 
     >>> from sobolev_lib.models import Heston
     >>> model = Heston(mean_reversion=1.0, long_variance=0.5, vol_of_variance=1.0, spot_variance_correlation=0.0)
@@ -233,7 +250,7 @@ def simulate(
         TypeError: neither or both of ``noise`` and ``normals``, or a scheme that is none.
         ValueError: wrong shapes, non-finite states, no steps, a scheme that does not fit the model.
 
-    Source: Kloeden and Platen (1992). ``Chapter 1``.
+    Source: Kloeden and Platen (1992). Chapter 1, "A stochastic differential equation".
 
     >>> from sobolev_lib.models import Bachelier
     >>> simulate(Bachelier(volatility=0.2), [[1.0]], horizon=4.0, normals=[[0.5]])

@@ -50,7 +50,8 @@ def keep_predictive(
     Raises:
         ValueError: A count of 0 or above the layer's width, not one count per layer, an enclosure of another network.
 
-    Source: Chen, Billings & Luo, Orthogonal Least Squares Methods (1989); Luo, Wu & Lin, ThiNet (2017). Chapter 7.
+    Source: Chen, Billings & Luo, Orthogonal Least Squares Methods (1989); Luo, Wu & Lin, ThiNet (2017). Chapter 7,
+    "Choosing for the fold".
 
     Example:
         Of two equal nodes and a different one, two are kept that differ.

@@ -66,12 +66,14 @@ def shrink(
         seed: Of the training between cuts.
 
     Returns:
-        The network, and a ``Path``: printed, it is a table. If no smaller network is within the tolerance, a copy of
+        The network, and a ``Path``, which prints as a table. If no smaller network is within the tolerance, a copy of
         `net` is returned, and the path says so.
 
     Raises:
         ValueError: Labels missing for `order`; a share outside (0, 1); a tolerance that is not positive; fewer than 64
             held-out samples.
+
+    Chapter 7, "The automatic way".
 
     Example:
         A network whose second node is a copy of the first loses it, since one node can do the work of both.

@@ -43,6 +43,14 @@ class Significance:
     Attributes:
         inputs: Scores of the inputs, (d,).
         hidden: Scores of the nodes of each hidden layer, (m_l,) each.
+
+    Chapter 7, "What makes a node insignificant".
+
+    Example:
+        >>> import torch
+        >>> scores = Significance(inputs=torch.tensor([1.0, 3.0]), hidden=[])
+        >>> scores.normalised().inputs
+        tensor([0.2500, 0.7500])
     """
 
     inputs: Tensor
@@ -71,6 +79,8 @@ def balls(x: Tensor, radius: Tensor | float) -> Interval:
 
     Raises:
         ValueError: Wrong shapes, a negative radius.
+
+    Chapter 7, "Seven rankings on equal terms".
 
     Example:
         >>> import torch
@@ -113,6 +123,8 @@ def significance(
 
     Raises:
         ValueError: An unknown option, or an enclosure of order 1 where the gradient is asked for.
+
+    Chapter 7, "What makes a node insignificant".
 
     Example:
         In a linear network the score is the input's range times its coefficient.

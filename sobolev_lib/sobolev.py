@@ -87,6 +87,8 @@ class SobolevLoss:
         order: 0 (values), 1 (and gradients) or 2 (and Hessian-vector products).
         matrix: The balance :math:`M`, (q, q), in the inverse of the labels' units.
 
+    Chapter 8, "The loss, and why it needs a balance".
+
     Example:
         A network that is off by 0.1 everywhere, with values of unit variance, has the loss 0.01.
 
@@ -145,6 +147,18 @@ def balance_by_moments(samples: Labelled, order: int) -> SobolevLoss:
 
     Raises:
         ValueError: The labels that `order` needs are missing.
+
+    Chapter 8, "By moments".
+
+    Example:
+        Values with a standard deviation of 2 and slopes of size 4 count alike.
+
+        >>> from types import SimpleNamespace
+        >>> x, value = torch.tensor([[-1.0], [0.0], [1.0]]).double(), torch.tensor([-2.0, 0.0, 2.0]).double()
+        >>> samples = SimpleNamespace(x=x, value=value, gradient=torch.full_like(x, 4.0), hvp=None, directions=None)
+        >>> balance_by_moments(samples, order=1).matrix
+        tensor([[0.5000, 0.0000],
+                [0.0000, 0.2500]], dtype=torch.float64)
     """
     check_labels(samples, order)
     spread, unit = samples.value.std().reshape(1), _scale(samples.x.std(0))
@@ -176,6 +190,17 @@ def balance_by_covariance(net: Surrogate, samples: Labelled, order: int, *, floo
 
     Raises:
         ValueError: Missing labels, or a floor that is not positive.
+
+    Chapter 8, "By covariance".
+
+    Example:
+        Residuals of size 2 are divided by 2.
+
+        >>> from types import SimpleNamespace
+        >>> x, net = torch.tensor([[-1.0], [1.0]], dtype=torch.float64), Surrogate([1, 1])
+        >>> samples = SimpleNamespace(x=x, value=net(x).detach() + 2.0, gradient=None, hvp=None, directions=None)
+        >>> round(balance_by_covariance(net, samples, order=0).matrix.item(), 3)
+        0.5
     """
     check_labels(samples, order)
     floor = _check.positive("floor", floor)

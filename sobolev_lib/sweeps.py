@@ -47,6 +47,8 @@ class Enclosure:
         rounding: How everything was rounded, "outward" or "nearest".
 
     ``enclosure[rows]`` has the enclosures of some of the boxes.
+
+    Chapter 6, "Through a network".
     """
 
     box: Interval

@@ -98,6 +98,8 @@ def fit(
 
     Source: Kichler, Afghan & Naumann (2024), section 4; Kingma & Ba (2015) for Adam.
 
+    Chapter 8, "The minimiser: Levenberg-Marquardt".
+
     Example:
         A parabola from its values and slopes, to within 1e-3; labels without noise need no prior.
 

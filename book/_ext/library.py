@@ -1,12 +1,14 @@
 """The API reference, written from the docstrings: what the library exports, by chapter and module, in their order."""
 
 import ast
+import inspect
 import itertools
 import re
 from pathlib import Path
 
 from docutils import nodes
 from docutils.statemachine import StringList
+from linked import where_used
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -93,8 +95,13 @@ def documentation(module: str) -> list[str]:
                 case ast.ClassDef():
                     lines += [f".. autoclass:: {full_name}", "   :members:", ""]
                 case node:
-                    lines += [f".. py:data:: {full_name}", "", f"   {text_after(file, node)}", ""]
-    return [f"### {module}", "", "```{eval-rst}", *lines, "```", ""] if lines else []
+                    text = f"{text_after(file, node)} {where_used(full_name)}"
+                    lines += [f".. py:data:: {full_name}", "", f"   {text}", ""]
+    head = [f".. automodule:: sobolev_lib.{module}", "   :no-members:"]
+    if module not in sobolev_lib.__all__ or not inspect.ismodule(getattr(sobolev_lib, module)):
+        head += ["   :no-index:"]  # nothing leads to it, as ``sl.directions`` does, and a function may have its name
+    head += ["", ".. py:currentmodule:: None", ""]
+    return [f"### {module}", "", "```{eval-rst}", *head, *lines, "```", ""] if lines else []
 
 
 def text_after(module: str, node: Definition) -> str:
@@ -114,12 +121,14 @@ class Library(SphinxDirective):
         lines = []
         for chapter, modules in CHAPTERS.items():
             parts = [line for module in modules for line in documentation(module)]
-            lines += [f"## {chapter}", "", *parts] if parts else []
+            place = re.match(r"Chapter \d+", chapter)
+            lead = [f"Derived in {place[0]}.", ""] if place else []
+            lines += [f"## {chapter}", "", *lead, *parts] if parts else []
         for path in LIBRARY.glob("*.py"):
             self.env.note_dependency(str(path))
-        place = nodes.section()
-        self.state.nested_parse(StringList(lines, self.env.docname), self.content_offset, place, match_titles=True)
-        return place.children
+        section = nodes.section()
+        self.state.nested_parse(StringList(lines, self.env.docname), self.content_offset, section, match_titles=True)
+        return section.children
 
 
 def mend_back_links(app: Sphinx, exception: Exception | None) -> None:

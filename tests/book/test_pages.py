@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 import shutil
 import threading
 from functools import partial
@@ -189,3 +190,35 @@ def test_every_public_name_is_in_the_reference(anchors):
     assert [name for name in flat if f"sobolev_lib.{name}" not in ids] == []
     for module in set(names) - set(flat):
         assert any(anchor.startswith(f"sobolev_lib.{module}.") for anchor in ids), module
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("notebooks/")])
+def test_every_name_of_the_library_in_a_chapter_leads_to_the_reference(name):
+    chapter = BeautifulSoup((HTML / name).read_text(encoding="utf-8"), "html.parser")
+    for remark in chapter.select("pre .c1, pre .sd"):  # comments and docstrings
+        remark.decompose()
+    code = [block.get_text() for block in chapter.select("div.cell_input pre, code.literal")]
+    written = sum(len(re.findall(r"(?<![\w.])(?:sl|iv)\.\w", text)) for text in code)
+    links = [link["href"] for link in chapter.select("a.name") if link.get_text().startswith(("sl.", "iv."))]
+    assert written > 0
+    assert len(links) == written
+    assert [link for link in links if not link.startswith("../book/api.html#")] == []
+
+
+def test_an_entry_of_the_reference_leads_to_the_section_that_derives_or_uses_it():
+    reference = BeautifulSoup((HTML / "book" / "api.html").read_text(encoding="utf-8"), "html.parser")
+    entries = {name: reference.find(id=f"sobolev_lib.{name}") for name in sobolev_lib.__all__}
+    links = {name: entry.parent.select('a[href^="../notebooks/"]') for name, entry in entries.items() if entry}
+    without = [name for name, found in links.items() if not any("#" in link["href"] for link in found)]
+    assert without == ["keep_share", "keep_above"]  # policies that the chapters do without
+    assert links["keep_share"]
+    assert links["keep_above"]
+
+
+@pytest.mark.parametrize("name", ["api", "glossary", "ten_questions"])
+def test_what_a_page_calls_by_a_chapters_number_is_a_link(name):
+    page = BeautifulSoup((HTML / "book" / f"{name}.html").read_text(encoding="utf-8"), "html.parser").article
+    links = page.select('a[href^="../notebooks/"]')
+    assert [link.get_text() for link in links if str(link.next_sibling or "").startswith(", “")] == []  # half a link
+    for other in page.select("h1, h2, h3, a"):
+        other.decompose()
+    assert re.findall(r".{20}Chapter\s+\d.{20}", page.get_text()) == []
