@@ -23,8 +23,10 @@ def book(tmp_path_factory) -> Path:
     shutil.copy(ROOT / "notebooks" / "00_at_a_glance.ipynb", folder / "notebooks")
     shutil.copy(ROOT / "_config.yml", folder)
     (folder / "_toc.yml").write_text(TOC, encoding="utf-8")
-    settings = (folder / "_config.yml").read_text("utf-8").replace("    library: book/_ext\n", "")
-    (folder / "_config.yml").write_text(settings, encoding="utf-8")
+    lines = (folder / "_config.yml").read_text("utf-8").splitlines()  # without the two that need the reference
+    settings = [line for line in lines if line.strip() not in ("library: book/_ext", "linked: book/_ext")]
+    assert len(lines) - len(settings) == 2
+    (folder / "_config.yml").write_text("\n".join(settings), encoding="utf-8")
     command = [Path(sys.executable).with_name("jupyter-book"), "build", folder, "--quiet"]
     done = subprocess.run(command, env=os.environ | {"REPO": REPO + ".git/"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
