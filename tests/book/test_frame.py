@@ -139,6 +139,17 @@ def test_every_source_is_cited_and_every_citation_has_a_source():
     assert cited == keys
 
 
+def test_every_term_is_defined_once_and_every_definition_is_used():
+    blocks = re.findall(r"```\{glossary\}\n(.*?)```", (ROOT / "book" / "glossary.md").read_text("utf-8"), re.DOTALL)
+    defined = [line.strip().lower() for block in blocks for line in block.splitlines() if re.match(r"\S", line)]
+    pages = [*PROSE, *execute.sources(ROOT / "notebooks", [])]
+    roles = re.findall(r"\{term\}`(?:[^`<]*<)?([^`>]+)>?`", "\n".join(page.read_text("utf-8") for page in pages))
+    used = {" ".join(role.split()).lower() for role in roles}
+    assert sorted(defined) == sorted(set(defined))
+    assert used <= set(defined)
+    assert sorted(set(defined) - used) == []
+
+
 def test_every_chapter_is_in_the_table_of_contents_and_has_been_measured():
     toc = (ROOT / "_toc.yml").read_text("utf-8")
     for source in execute.sources(ROOT / "notebooks", []):
