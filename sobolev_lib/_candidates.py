@@ -26,7 +26,7 @@ from torch import Tensor
 
 from sobolev_lib import _check
 from sobolev_lib.network import Surrogate
-from sobolev_lib.sobolev import Batch, Labelled, SobolevLoss, balance_by_moments, check_labels, take
+from sobolev_lib.sobolev import Batch, Labelled, SobolevLoss, balance_by_moments, check_labels, take, targets
 from sobolev_lib.training import fit
 
 BLOCKS = 32  # of held-out samples, whose means give the standard error: twice it is then a 95 % limit
@@ -172,7 +172,7 @@ def _chunks(n: int):
 
 def learn(net: Surrogate, samples: Labelled, source: str, order: int, seed: int) -> None:
     """Train a candidate: Levenberg-Marquardt if it is small enough, else Adam. What has no noise needs no prior."""
-    p, q = net.parameter_count, 1 + (order >= 1) * net.widths[0]
+    p, q = net.parameter_count, targets(take(samples, slice(1), order), order).shape[1]
     if p > SMALL:
         fit(net, samples, order=order, steps=300, batch=256, learning_rate=1e-3, seed=seed)
         return
