@@ -45,11 +45,13 @@ def bachelier(spot, *, strike: float, volatility: float, maturity: float, kind: 
     r"""Option on one Bachelier asset, :math:`S_T \sim N(S, v^2 T)`.
 
     .. math:: C = m\,\Phi(z) + s\,\varphi(z), \quad \Delta = \Phi(z), \quad \Gamma = \varphi(z) / s, \quad
-              \mathcal V = \sqrt{T}\,\varphi(z); \qquad m = S - K,\ s = v\sqrt{T},\ z = m / s
+              \mathcal V = \sqrt{T}\,\varphi(z)
+
+    with :math:`m = S - K`, :math:`s = v\sqrt{T}` and :math:`z = m / s`.
 
     Args:
         spot: spots S of either sign, or values of a basket.
-        strike: K.
+        strike: the fixed price K, of either sign.
         volatility: absolute volatility v, 0 allowed.
         maturity: T in years.
         kind: "call", "put", "straddle" or "digital".
@@ -91,8 +93,9 @@ def black_scholes(
     r"""Option on one Black-Scholes asset, lognormal with :math:`E\,S_T = F = S e^{rT}` and :math:`s = v\sqrt{T}`.
 
     .. math:: C = F\,\Phi(d_1) - K\,\Phi(d_2), \quad \Delta = e^{rT}\,\Phi(d_1), \quad
-              \Gamma = e^{rT}\,\frac{\varphi(d_1)}{S s}, \quad \mathcal V = F \sqrt{T}\,\varphi(d_1); \qquad
-              d_{1,2} = \frac{\log(F/K)}{s} \pm \frac s2
+              \Gamma = e^{rT}\,\frac{\varphi(d_1)}{S s}, \quad \mathcal V = F \sqrt{T}\,\varphi(d_1)
+
+    with :math:`d_{1,2} = \log(F/K) / s \pm s / 2`.
 
     Args:
         spot: spots S, positive.

@@ -65,9 +65,11 @@ class Errors:
 def evaluate(net: Surrogate, x: Tensor, truth: Truth, *, direction: Tensor | None = None) -> Errors:
     r"""Measure a network against exact (or more exact) values and derivatives.
 
-    .. math::  e_{price}^2 = \frac1n \sum_i (N(x_i) - V_i)^2, \quad
-        e_{delta}^2 = \frac1{nd} \sum_i \lVert \nabla N(x_i) - \nabla V_i \rVert^2, \quad
-        e_{gamma}^2 = \frac1n \sum_i (u^T \nabla^2 N(x_i)\, u - \Gamma_i)^2 .
+    .. math::
+
+        e_{price}^2 &= \frac1n \sum_i (N(x_i) - V_i)^2, \qquad
+        e_{delta}^2 = \frac1{nd} \sum_i \lVert \nabla N(x_i) - \nabla V_i \rVert^2, \\
+        e_{gamma}^2 &= \frac1n \sum_i (u^T \nabla^2 N(x_i)\, u - \Gamma_i)^2 .
 
     Args:
         net: The network.

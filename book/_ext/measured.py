@@ -14,7 +14,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 STATUS = Path(__file__).resolve().parents[1] / "status.json"
-COLUMNS = ("Chapter", "Run time", "Peak memory", "Outputs checked", "Not checked", "Figures", "Measured on", "With")
+COLUMNS = ("Chapter", "Run time", "Peak memory", "Outputs checked", "Not checked", "Figures", "Measured on")
 logger = logging.getLogger(__name__)
 
 
@@ -54,16 +54,17 @@ class StatusTable(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Write the table in MyST and have it parsed, so that the chapter links are ordinary ones."""
         self.env.note_dependency(str(STATUS))
-        rows = ["| " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * 5 + "---|---|"]
+        rows = ["| " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * 5 + "---|"]
         for name, chapter in status().items():
             rows.append(
                 f"| {{doc}}`/notebooks/{name}` | {duration(chapter['seconds'])} | {chapter['memory_mb']} MB "
-                f"| {chapter['checked']} | {chapter['unchecked']} | {chapter['figures']} | {chapter['date']} "
-                f"| Python {chapter['python']}, torch {chapter['torch']}, {chapter['machine']} |"
+                f"| {chapter['checked']} | {chapter['unchecked']} | {chapter['figures']} | {chapter['date']} |"
             )
+        kinds = [f"Python {c['python']}, torch {c['torch']}, {c['machine']}" for c in status().values()]
+        rows += ["", f"Measured with {'; '.join(dict.fromkeys(kinds))}."]
         container = nodes.container(classes=["status-table"])
         self.state.nested_parse(StringList(rows, str(STATUS)), self.content_offset, container)
-        return container.children
+        return [container]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -95,6 +95,30 @@ def test_a_page_works_offline_on_any_screen_and_with_a_screen_reader(page, name)
     assert violations(page) == []
 
 
+def test_no_formula_within_a_line_shows_a_scroll_bar():
+    """On a desktop, scroll bars take room; the driver hides them unless it is told not to."""
+    with sync_playwright() as playwright:
+        options = dict(args=list(FLAGS), ignore_default_args=["--hide-scrollbars"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, **options)
+        page = browser.new_page(viewport=DESK)
+        open_page(page, "notebooks/01_sde_simulation.html")
+        heights = page.evaluate(
+            "[...document.querySelectorAll('.bd-article span.math')].map(e => e.offsetHeight - e.clientHeight)"
+        )
+        browser.close()
+    assert len(heights) > 50
+    assert max(heights) < 8
+
+
+def test_signatures_in_the_reference_are_readable():
+    assert "~torch" not in (HTML / "book" / "api.html").read_text("utf-8")
+
+
+def test_the_status_page_has_a_table_of_its_own_kind():
+    soup = BeautifulSoup((HTML / "book" / "status.html").read_text("utf-8"), "html.parser")
+    assert len(soup.select(".status-table tbody tr")) == len(CHAPTERS)
+
+
 class Quiet(SimpleHTTPRequestHandler):
     """A file server that does not log."""
 
