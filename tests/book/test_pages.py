@@ -101,6 +101,7 @@ def test_no_formula_within_a_line_shows_a_scroll_bar():
         options = dict(args=list(FLAGS), ignore_default_args=["--hide-scrollbars"])
         browser = playwright.chromium.launch(executable_path=CHROMIUM, **options)
         page = browser.new_page(viewport=DESK)
+        page.set_default_timeout(120_000)  # a busy machine is no fault
         open_page(page, "notebooks/01_sde_simulation.html")
         heights = page.evaluate(
             "[...document.querySelectorAll('.bd-article span.math')].map(e => e.offsetHeight - e.clientHeight)"
@@ -146,11 +147,16 @@ def test_a_page_works_below_a_path_of_a_server(browser, tmp_path):
         server.server_close()
 
 
-def test_search_finds_what_the_book_is_about(browser):
+@pytest.mark.parametrize(
+    ("word", "page_of_it"), [("significance", "07_significance_pruning.html"), ("gamma", "00_at_a_glance.html")]
+)
+def test_search_finds_what_the_book_is_about(browser, word, page_of_it):
     page = browser.new_page()
-    page.goto((HTML / "search.html").as_uri() + "?q=significance")
+    page.goto((HTML / "search.html").as_uri() + f"?q={word}")
     page.wait_for_selector("ul.search li")
-    assert page.locator("ul.search li").count() > 0
+    found = page.locator(f"ul.search li a[href*='{page_of_it}']")
+    found.first.wait_for(timeout=60_000)
+    page.close()
 
 
 def test_the_keyboard_reaches_the_text_first(browser):
