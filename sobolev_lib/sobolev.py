@@ -184,9 +184,9 @@ def balance_by_covariance(net: Surrogate, samples: Labelled, order: int, *, floo
         samples: The labels.
         order: 0, 1 or 2.
         floor: Added to the eigenvalues of the residuals' correlation matrix, so that a direction in which the labels
-            happen to be free of noise has a finite weight; the largest possible ratio of weights is ``1 /
-            sqrt(floor)``. A ratio of 10 uses nearly all that such directions say; a much larger one makes the least
-            squares ill-conditioned, and their minimiser slow (Chapter 8).
+            happen to be free of noise has a finite weight: at most ``1 / sqrt(floor)`` per root mean square of a
+            residual. A limit of 10 uses nearly all that such directions say; a much larger one makes the least squares
+            ill-conditioned, and their minimiser slow (Chapter 8).
 
     Raises:
         ValueError: Missing labels, or a floor that is not positive.

@@ -140,6 +140,9 @@ def test_weights_of_noiseless_components_are_limited_by_the_floor():
     matrix = balance_by_covariance(net, samples, 1, floor=1e-4).matrix
     assert torch.isfinite(matrix).all()
     assert torch.linalg.cond(matrix).item() == pytest.approx(((3 + 1e-4) / 1e-4) ** 0.5, rel=1e-6)
+    spread = samples.gradient.sub(net.gradient(samples.x)).square().mean(0).sqrt()  # stands in for the value's, too
+    weights = torch.linalg.svdvals(balance_by_covariance(net, samples, 1).matrix * torch.cat([spread[:1], spread]))
+    assert weights.max().item() == pytest.approx(10, rel=1e-6)  # by default
 
 
 def linear_problem(noise, n=300, d=2):

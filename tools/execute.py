@@ -230,6 +230,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare with the stored outputs and write nothing")
     parser.add_argument("--repo", help="address of the repository, to be written into the chapters' first cells")
     options = parser.parse_args()
+    if options.check and options.repo is not None:
+        parser.error("--repo: writes the chapters, and --check writes nothing: need one of the two")
     chapters = sources(ROOT / "notebooks", options.chapters)
     if options.repo is not None:
         for source in chapters:

@@ -2,9 +2,7 @@
 
 import contextlib
 import inspect
-import os
 import re
-import shutil
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -18,11 +16,10 @@ from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
 
 import sobolev_lib
+from tools.pdf import CHROMIUM, HTML
 
 ROOT = Path(__file__).resolve().parents[2]
-HTML = ROOT / "_build" / "html"
 PAGES = sorted(page.relative_to(HTML).as_posix() for page in HTML.rglob("*.html") if "_static" not in page.parts)
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -79,6 +76,7 @@ def test_the_front_door_leads_to_the_landing_page(browser):
     page = browser.new_page()
     page.goto((HTML / "index.html").as_uri())
     page.wait_for_url("**/book/intro.html")
+    assert page.locator("h1").first.inner_text().startswith("Sobolev Pruning")
 
 
 @pytest.mark.parametrize("name", [name for name in PAGES if name != "index.html"])
@@ -157,6 +155,7 @@ def test_search_finds_what_the_book_is_about(browser, word, page_of_it):
     page.wait_for_selector("ul.search li")
     found = page.locator(f"ul.search li a[href*='{page_of_it}']")
     found.first.wait_for(timeout=60_000)
+    assert found.count() > 0
     page.close()
 
 
