@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import Samples
-from sobolev_lib.adjoints import Split, enclose
-from sobolev_lib.case_study import basket_case
-from sobolev_lib.interval import Interval, ball
-from sobolev_lib.network import Surrogate
-from sobolev_lib.noise import gaussian
-from sobolev_lib.significance import significance
-from sobolev_lib.training import fit
+from sobolev_lib.enclosure.adjoints import Split, enclose
+from sobolev_lib.enclosure.interval import Interval, ball
+from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.pruning.significance import significance
+from sobolev_lib.simulation.case_study import basket_case
+from sobolev_lib.simulation.noise import gaussian
+from sobolev_lib.training.fit import fit
 
 WIDTHS = [7, *[128] * 6, 1]
 RADII = (0.001, 0.01, 0.1, 0.25, 1.0)

@@ -16,12 +16,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from sobolev_lib.case_study import basket_case
-from sobolev_lib.labels import label
-from sobolev_lib.models import BlackScholes
-from sobolev_lib.noise import gaussian
-from sobolev_lib.payoffs import Blend
-from sobolev_lib.schemes import EulerMaruyama
+from sobolev_lib.simulation.case_study import basket_case
+from sobolev_lib.simulation.labels import label
+from sobolev_lib.simulation.models import BlackScholes
+from sobolev_lib.simulation.noise import gaussian
+from sobolev_lib.simulation.payoffs import Blend
+from sobolev_lib.simulation.schemes import EulerMaruyama
 
 WIDTH = 0.02
 
@@ -138,12 +138,12 @@ def peak(source: str) -> float:
         [
             "import resource, torch",
             "torch.set_num_threads(2)",
-            "from sobolev_lib.case_study import basket_case",
-            "from sobolev_lib.labels import label",
-            "from sobolev_lib.models import BlackScholes",
-            "from sobolev_lib.noise import gaussian",
-            "from sobolev_lib.payoffs import Blend",
-            "from sobolev_lib.schemes import EulerMaruyama",
+            "from sobolev_lib.simulation.case_study import basket_case",
+            "from sobolev_lib.simulation.labels import label",
+            "from sobolev_lib.simulation.models import BlackScholes",
+            "from sobolev_lib.simulation.noise import gaussian",
+            "from sobolev_lib.simulation.payoffs import Blend",
+            "from sobolev_lib.simulation.schemes import EulerMaruyama",
         ]
     )
     report = "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"

@@ -13,8 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sobolev_lib.network import Surrogate
-from sobolev_lib.sobolev import Batch, SobolevLoss, stack, targets
+from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.training.loss import Batch, SobolevLoss, stack, targets
 
 WIDTHS = [7, *[128] * 6, 1]
 SMALL = [7, 3, 3, 1]

@@ -1,36 +1,59 @@
 """Sobolev pruning: small neural surrogates of stochastic models that keep their derivatives.
 
-Modules stand in the order of the book, and each imports only from those before it:
+The packages stand in the order of the method, and each imports only from those before it; so do the modules inside
+them:
 
-noise, models, schemes, payoffs, closed_form - the stochastic model (Chapters 1 and 2);
-labels, directions, case_study - its labels (Chapter 3);
-activations, twin, network - the surrogate (Chapter 4);
-rounding, interval, elementary, affine, zonotope, sweeps, adjoints, certify - enclosures (Chapters 5 and 6);
-significance, rivals, pruning, selection, linearise - which nodes matter, and cutting the others (Chapter 7);
-sobolev, gauss_newton, checkpoint, training - the Sobolev loss and its minimisers (Chapters 4 and 8);
-shrinking, growing - cutting and training in turns, and when to stop (Chapter 7);
-metrics, plotting - errors and figures.
+simulation - the stochastic model and its labels (Chapters 1 to 3);
+network - the surrogate (Chapter 4);
+enclosure - intervals and zonotopes through a network, forward and back (Chapters 5 and 6);
+training - the Sobolev loss and its minimisers (Chapters 4 and 8);
+certificates - what can be proved of a network over a box (Chapter 6);
+pruning - which nodes matter, how the others go, when to stop (Chapter 7).
+
+Beside them `plotting` draws the figures of the book. All public names are here: `import sobolev_lib as sl`.
 """
 
-from sobolev_lib import directions, interval
-from sobolev_lib._candidates import Path
-from sobolev_lib._samples import Samples
-from sobolev_lib.activations import ACTIVATIONS, Activation
-from sobolev_lib.adjoints import Enclosure, Split, enclose
-from sobolev_lib.affine import affine
-from sobolev_lib.case_study import BasketCase, basket_case
-from sobolev_lib.certify import Bounds, Verdict, bounds, is_convex, is_increasing, is_non_negative, lipschitz
-from sobolev_lib.checkpoint import History
-from sobolev_lib.closed_form import Greeks, bachelier, black_scholes, heston
-from sobolev_lib.growing import grow
-from sobolev_lib.interval import Interval
-from sobolev_lib.labels import label
-from sobolev_lib.linearise import Linearised, linearise
-from sobolev_lib.metrics import Errors, Violations, evaluate, noise_floor, table, violations
-from sobolev_lib.models import Bachelier, BlackScholes, Heston
-from sobolev_lib.network import Surrogate
-from sobolev_lib.noise import antithetic, gaussian, sobol
-from sobolev_lib.payoffs import (
+from sobolev_lib.certificates.verdicts import (
+    Bounds,
+    Verdict,
+    bounds,
+    is_convex,
+    is_increasing,
+    is_non_negative,
+    lipschitz,
+)
+from sobolev_lib.enclosure import interval
+from sobolev_lib.enclosure.adjoints import Enclosure, Split, enclose
+from sobolev_lib.enclosure.affine import affine
+from sobolev_lib.enclosure.interval import Interval
+from sobolev_lib.network.activations import ACTIVATIONS, Activation
+from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.plotting import PALETTE, draw_network, draw_path, use_style
+from sobolev_lib.pruning.cut import (
+    affine_layers,
+    cut,
+    cut_inputs,
+    keep_above,
+    keep_most,
+    keep_share,
+    means,
+    midpoints,
+    remove_layers,
+)
+from sobolev_lib.pruning.grow import grow
+from sobolev_lib.pruning.judge import Path
+from sobolev_lib.pruning.linearise import Linearised, linearise
+from sobolev_lib.pruning.rivals import score_at_random, score_by_magnitude, score_by_taylor, score_by_variance
+from sobolev_lib.pruning.selection import keep_predictive
+from sobolev_lib.pruning.shrink import shrink
+from sobolev_lib.pruning.significance import Significance, balls, significance
+from sobolev_lib.simulation import directions
+from sobolev_lib.simulation.case_study import BasketCase, basket_case
+from sobolev_lib.simulation.closed_form import Greeks, bachelier, black_scholes, heston
+from sobolev_lib.simulation.labels import label
+from sobolev_lib.simulation.models import Bachelier, BlackScholes, Heston
+from sobolev_lib.simulation.noise import antithetic, gaussian, sobol
+from sobolev_lib.simulation.payoffs import (
     Asian,
     Blend,
     Call,
@@ -42,25 +65,12 @@ from sobolev_lib.payoffs import (
     Softplus,
     Straddle,
 )
-from sobolev_lib.plotting import PALETTE, draw_network, draw_path, use_style
-from sobolev_lib.pruning import (
-    affine_layers,
-    cut,
-    cut_inputs,
-    keep_above,
-    keep_most,
-    keep_share,
-    means,
-    midpoints,
-    remove_layers,
-)
-from sobolev_lib.rivals import score_at_random, score_by_magnitude, score_by_taylor, score_by_variance
-from sobolev_lib.schemes import EulerMaruyama, Exact, FullTruncation, Milstein, simulate
-from sobolev_lib.selection import keep_predictive
-from sobolev_lib.shrinking import shrink
-from sobolev_lib.significance import Significance, balls, significance
-from sobolev_lib.sobolev import SobolevLoss, balance_by_covariance, balance_by_moments
-from sobolev_lib.training import fit
+from sobolev_lib.simulation.samples import Samples
+from sobolev_lib.simulation.schemes import EulerMaruyama, Exact, FullTruncation, Milstein, simulate
+from sobolev_lib.training.checkpoint import History
+from sobolev_lib.training.errors import Errors, Violations, evaluate, noise_floor, table, violations
+from sobolev_lib.training.fit import fit
+from sobolev_lib.training.loss import SobolevLoss, balance_by_covariance, balance_by_moments
 
 __version__ = "0.1.0"
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, hessian, vmap
 
-from sobolev_lib.network import Surrogate
+from sobolev_lib.network.surrogate import Surrogate
 
 
 def plain_network(net, parameters: dict[str, Tensor], x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The API reference, written from the docstrings: what the library exports, by chapter and module, in their order."""
+"""The API reference, written from the docstrings: what the library exports, by package and module, in their order."""
 
 import ast
 import inspect
@@ -15,34 +15,30 @@ from sphinx.util.docutils import SphinxDirective
 import sobolev_lib
 
 LIBRARY = Path(sobolev_lib.__file__).parent
-CHAPTERS = {
-    "Chapter 1: simulation": ("noise", "models", "schemes"),
-    "Chapter 2: payoffs and prices by formula": ("payoffs", "closed_form"),
-    "Chapter 3: labels": ("labels", "directions", "case_study"),
-    "Chapter 4: the surrogate": ("activations", "twin", "network"),
-    "Chapter 5: intervals": ("rounding", "interval", "elementary", "affine"),
-    "Chapter 6: interval adjoints": ("zonotope", "sweeps", "adjoints", "certify"),
-    "Chapter 7: significance and pruning": (
-        *("significance", "rivals", "pruning", "selection", "linearise"),
-        *("shrinking", "growing"),
-    ),
-    "Chapter 8: Sobolev training": ("sobolev", "gauss_newton", "checkpoint", "training"),
-    "Chapter 9: errors": ("metrics",),
-    "Chapter 10: deployment": ("export",),
-    "All chapters: figures": ("plotting",),
-}
-FILES = {
-    "labels": ("_samples", "labels"),
-    "shrinking": ("_candidates", "shrinking"),
-}  # modules that are shown as one; all others stand for themselves
 Definition = ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
+
+
+def contents(package: Path) -> dict[str, str]:
+    """Return what the docstring of a package lists, in its order: name and what it is."""
+    text = ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8")))
+    return dict(re.findall(r"^(\w+) - (.*?)[;.]$", text, re.MULTILINE))
+
+
+def source_of(module: str) -> Path:
+    """Return the file of a module, named as `package.module`."""
+    return LIBRARY / f"{module.replace('.', '/')}.py"
+
+
+def is_exported(module: str) -> bool:
+    """Return whether the package exports the module itself, as it does `sl.interval`."""
+    name = module.split(".")[-1]
+    return name in sobolev_lib.__all__ and inspect.ismodule(getattr(sobolev_lib, name))
 
 
 def definitions(module: str) -> dict[str, Definition]:
     """Return what a module defines at its top, by name, in order."""
-    path = LIBRARY / f"{module}.py"
     found = {}
-    for node in ast.parse(path.read_text(encoding="utf-8")).body if path.exists() else []:
+    for node in ast.parse(source_of(module).read_text(encoding="utf-8")).body:
         match node:
             case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
                 found[name] = node
@@ -54,8 +50,8 @@ def definitions(module: str) -> dict[str, Definition]:
 def mentioned() -> set[str]:
     """Return all names that stand in the annotations of what the package exports."""
     found = set()
-    for path in LIBRARY.glob("*.py"):
-        for name, node in definitions(path.stem).items():
+    for path in LIBRARY.rglob("[!_]*.py"):
+        for name, node in definitions(".".join(path.relative_to(LIBRARY).with_suffix("").parts)).items():
             for part in ast.walk(node) if name in sobolev_lib.__all__ else ():
                 for annotation in (getattr(part, "annotation", None), getattr(part, "returns", None)):
                     if annotation is not None:
@@ -78,35 +74,34 @@ def public_names(module: str) -> dict[str, str]:
             continue
         elif isinstance(node, ast.ClassDef) and name in types:
             found[name] = f"sobolev_lib.{module}.{name}"
-        elif isinstance(node, ast.FunctionDef) and module in sobolev_lib.__all__ and not name.endswith("_kernel"):
-            found[name] = f"sobolev_lib.{module}.{name}"
+        elif isinstance(node, ast.FunctionDef) and is_exported(module) and not name.endswith("_kernel"):
+            found[name] = f"sobolev_lib.{module.split('.')[-1]}.{name}"
     return found
 
 
 def documentation(module: str) -> list[str]:
     """Return MyST lines that document one module, none if nothing in it is public."""
     lines = []
-    for file in FILES.get(module, (module,)):
-        nodes_by_name = definitions(file)
-        for name, full_name in public_names(file).items():
-            match nodes_by_name[name]:
-                case ast.FunctionDef():
-                    lines += [f".. autofunction:: {full_name}", ""]
-                case ast.ClassDef():
-                    lines += [f".. autoclass:: {full_name}", "   :members:", ""]
-                case node:
-                    text = f"{text_after(file, node)} {where_used(full_name)}"
-                    lines += [f".. py:data:: {full_name}", "", f"   {text}", ""]
-    head = [f".. automodule:: sobolev_lib.{module}", "   :no-members:"]
-    if module not in sobolev_lib.__all__ or not inspect.ismodule(getattr(sobolev_lib, module)):
-        head += ["   :no-index:"]  # nothing leads to it, as ``sl.directions`` does, and a function may have its name
-    head += ["", ".. py:currentmodule:: None", ""]
+    nodes_by_name = definitions(module)
+    for name, full_name in public_names(module).items():
+        match nodes_by_name[name]:
+            case ast.FunctionDef():
+                lines += [f".. autofunction:: {full_name}", ""]
+            case ast.ClassDef():
+                lines += [f".. autoclass:: {full_name}", "   :members:", ""]
+            case node:
+                text = f"{text_after(module, node)} {where_used(full_name)}"
+                lines += [f".. py:data:: {full_name}", "", f"   {text}", ""]
+    head = [f".. automodule:: sobolev_lib.{module}", "   :no-members:", "   :no-index:", ""]
+    if is_exported(module):  # ``sl.directions`` leads to it
+        head = [f".. py:module:: sobolev_lib.{module.split('.')[-1]}", "", *head]
+    head += [".. py:currentmodule:: None", ""]
     return [f"### {module}", "", "```{eval-rst}", *head, *lines, "```", ""] if lines else []
 
 
 def text_after(module: str, node: Definition) -> str:
     """Return the string that follows a constant; autodoc would show the docstring of the constant's type."""
-    for line, after in itertools.pairwise(ast.parse((LIBRARY / f"{module}.py").read_text(encoding="utf-8")).body):
+    for line, after in itertools.pairwise(ast.parse(source_of(module).read_text(encoding="utf-8")).body):
         match after:
             case ast.Expr(value=ast.Constant(value=str(text))) if line.lineno == node.lineno:
                 return " ".join(text.split())
@@ -119,12 +114,12 @@ class Library(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Write headings and autodoc directives, and have them parsed where the directive stands."""
         lines = []
-        for chapter, modules in CHAPTERS.items():
-            parts = [line for module in modules for line in documentation(module)]
-            place = re.match(r"Chapter \d+", chapter)
-            lead = [f"Derived in {place[0]}.", ""] if place else []
-            lines += [f"## {chapter}", "", *lead, *parts] if parts else []
-        for path in LIBRARY.glob("*.py"):
+        for package, text in contents(LIBRARY).items():
+            modules = contents(LIBRARY / package)
+            lines += [f"## {package}", "", f"{text[0].upper()}{text[1:]}.", ""]
+            lines += [line for module in modules for line in documentation(f"{package}.{module}")]
+        lines += ["## Figures", "", *documentation("plotting")]
+        for path in LIBRARY.rglob("*.py"):
             self.env.note_dependency(str(path))
         section = nodes.section()
         self.state.nested_parse(StringList(lines, self.env.docname), self.content_offset, section, match_titles=True)
@@ -140,7 +135,7 @@ def mend_back_links(app: Sphinx, exception: Exception | None) -> None:
 
     def mended(link: re.Match) -> str:
         page, name = link.groups()
-        names = (name, re.sub(r"^sobolev_lib\.\w+\.", "sobolev_lib.", name))
+        names = (name, *(re.sub(rf"^sobolev_lib\.{cut}", "sobolev_lib.", name) for cut in (r"\w+\.\w+\.", r"\w+\.")))
         return next((f'{page}#{name}"' for name in names if name in known), f'{page}"')
 
     for path in Path(app.outdir, "_modules").rglob("*.html"):

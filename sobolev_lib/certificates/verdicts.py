@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.adjoints import Split, enclose, halves
-from sobolev_lib.affine import affine_kernel
-from sobolev_lib.interval import Interval, add, intersection, mag, point, sub
-from sobolev_lib.network import Surrogate
-from sobolev_lib.rounding import enlarge
+from sobolev_lib.enclosure.adjoints import Split, enclose, halves
+from sobolev_lib.enclosure.affine import affine_kernel
+from sobolev_lib.enclosure.interval import Interval, add, intersection, mag, point, sub
+from sobolev_lib.enclosure.rounding import enlarge
+from sobolev_lib.network.surrogate import Surrogate
 
 SAMPLES = 256
 

@@ -29,11 +29,11 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.interval import Interval, subset
-from sobolev_lib.monomials import monomials
-from sobolev_lib.network import Surrogate
-from sobolev_lib.rounding import mode
-from sobolev_lib.sweeps import Enclosure, Sweep, concatenate, layers_of, over_fields
+from sobolev_lib.enclosure.interval import Interval, subset
+from sobolev_lib.enclosure.monomials import monomials
+from sobolev_lib.enclosure.rounding import mode
+from sobolev_lib.enclosure.sweeps import Enclosure, Sweep, concatenate, layers_of, over_fields
+from sobolev_lib.network.surrogate import Surrogate
 
 DOMAINS = ("natural", "zonotope")
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.interval import Interval, is_empty
-from sobolev_lib.rounding import check_matmul, enlarge, gamma, mode
+from sobolev_lib.enclosure.interval import Interval, is_empty
+from sobolev_lib.enclosure.rounding import check_matmul, enlarge, gamma, mode
 
 __all__ = ["affine"]
 

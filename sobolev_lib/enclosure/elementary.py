@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.activations import Activation
-from sobolev_lib.interval import Interval, abs, is_empty, recip
-from sobolev_lib.rounding import ULPS, mode, widen
+from sobolev_lib.enclosure.interval import Interval, abs, is_empty, recip
+from sobolev_lib.enclosure.rounding import ULPS, mode, widen
+from sobolev_lib.network.activations import Activation
 
 __all__ = "erf exp log normal_cdf pown range_of sigmoid softplus sqr sqrt tanh".split()
 

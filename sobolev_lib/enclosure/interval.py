@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.rounding import enlarge, mode, widen
+from sobolev_lib.enclosure.rounding import enlarge, mode, widen
 
 __all__ = (
     "abs add ball contains div empty entire hull intersection is_empty "

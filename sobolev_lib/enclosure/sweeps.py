@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib import zonotope as zn
-from sobolev_lib.activations import Activation
-from sobolev_lib.affine import affine_kernel
-from sobolev_lib.approximation import fits
-from sobolev_lib.elementary import jet_ranges
-from sobolev_lib.interval import Interval, add, div, mul, mul_kernel, point, sub
-from sobolev_lib.monomials import Monomials
-from sobolev_lib.network import Surrogate
-from sobolev_lib.rounding import MODES, enlarge
+from sobolev_lib.enclosure import zonotope as zn
+from sobolev_lib.enclosure.affine import affine_kernel
+from sobolev_lib.enclosure.approximation import fits
+from sobolev_lib.enclosure.elementary import jet_ranges
+from sobolev_lib.enclosure.interval import Interval, add, div, mul, mul_kernel, point, sub
+from sobolev_lib.enclosure.monomials import Monomials
+from sobolev_lib.enclosure.rounding import MODES, enlarge
+from sobolev_lib.network.activations import Activation
+from sobolev_lib.network.surrogate import Surrogate
 
 MEMORY = 256 * 2**20  # bytes of generators held at once; larger batches are cut
 

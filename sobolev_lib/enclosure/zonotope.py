@@ -22,10 +22,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sobolev_lib.approximation import Fit
-from sobolev_lib.interval import Interval
-from sobolev_lib.monomials import Monomials
-from sobolev_lib.rounding import enlarge, gamma, widen
+from sobolev_lib.enclosure.approximation import Fit
+from sobolev_lib.enclosure.interval import Interval
+from sobolev_lib.enclosure.monomials import Monomials
+from sobolev_lib.enclosure.rounding import enlarge, gamma, widen
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,8 +24,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sobolev_lib import _check
-from sobolev_lib.activations import Activation, activation_named
-from sobolev_lib.twin import Pass, value_gradient_hvp
+from sobolev_lib.network.activations import Activation, activation_named
+from sobolev_lib.network.twin import Pass, value_gradient_hvp
 
 FORMAT = "sobolev_lib.Surrogate/1"
 

@@ -32,7 +32,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sobolev_lib.activations import Activation
+from sobolev_lib.network.activations import Activation
 
 Parameters = Sequence[Tensor]
 
@@ -236,7 +236,7 @@ def value_gradient_hvp(
     Example:
         For :math:`y = \sin(2u)`, the gradient is :math:`2\cos 2u` and the second derivative :math:`-4 \sin 2u`.
 
-        >>> from sobolev_lib.activations import ACTIVATIONS
+        >>> from sobolev_lib.network.activations import ACTIVATIONS
         >>> one = torch.ones(1, 1, dtype=torch.float64)
         >>> y, g, h = value_gradient_hvp(ACTIVATIONS["sin"], [2 * one, one], [0 * one[0], 0 * one[0]], 0.25 * one,
         ...                              order=2, directions=one[None])

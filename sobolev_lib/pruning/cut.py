@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.adjoints import Enclosure
-from sobolev_lib.interval import mid
-from sobolev_lib.network import Surrogate
+from sobolev_lib.enclosure.adjoints import Enclosure
+from sobolev_lib.enclosure.interval import mid
+from sobolev_lib.network.surrogate import Surrogate
 
 RIDGE = 1e-10  # relative to the mean square of the kept nodes: enough against exact copies, too little to bias
 
@@ -131,8 +131,8 @@ def midpoints(enclosure: Enclosure) -> list[Tensor]:
     Chapter 7, "What becomes of the others".
 
     Example:
-        >>> from sobolev_lib.adjoints import enclose
-        >>> from sobolev_lib.interval import Interval
+        >>> from sobolev_lib.enclosure.adjoints import enclose
+        >>> from sobolev_lib.enclosure.interval import Interval
         >>> net = Surrogate([1, 1, 1], "relu")
         >>> _ = net.weights[0].data.fill_(1.0)
         >>> midpoints(enclose(net, Interval([-1.0], [3.0]), rounding="nearest"))

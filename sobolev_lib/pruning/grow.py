@@ -7,9 +7,9 @@ Chapter 7. Source: adding one node at a time, trained to correct what the others
 import torch
 
 from sobolev_lib import _check
-from sobolev_lib._candidates import Path, Search, begin
-from sobolev_lib.network import Surrogate
-from sobolev_lib.sobolev import Labelled
+from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.pruning.judge import Path, Search, begin
+from sobolev_lib.training.loss import Labelled
 
 
 def grow(

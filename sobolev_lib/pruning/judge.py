@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.network import Surrogate
-from sobolev_lib.sobolev import Batch, Labelled, SobolevLoss, balance_by_moments, check_labels, take, targets
-from sobolev_lib.training import fit
+from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.training.fit import fit
+from sobolev_lib.training.loss import Batch, Labelled, SobolevLoss, balance_by_moments, check_labels, take, targets
 
 BLOCKS = 32  # of held-out samples, whose means give the standard error: twice it is then a 95 % limit
 TAUGHT = 2**16  # samples that the large network labels: without noise, so many are plenty

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.adjoints import Split, enclose
-from sobolev_lib.approximation import fits
-from sobolev_lib.interval import Interval, add, mag
-from sobolev_lib.network import Surrogate
-from sobolev_lib.rounding import enlarge, mode
+from sobolev_lib.enclosure.adjoints import Split, enclose
+from sobolev_lib.enclosure.approximation import fits
+from sobolev_lib.enclosure.interval import Interval, add, mag
+from sobolev_lib.enclosure.rounding import enlarge, mode
+from sobolev_lib.network.surrogate import Surrogate
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.network import Surrogate
-from sobolev_lib.twin import adjoint, forward
+from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.network.twin import adjoint, forward
 
 SIDES = ("both", "incoming", "outgoing")
 

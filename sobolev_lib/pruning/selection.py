@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.adjoints import Enclosure
-from sobolev_lib.interval import mag
-from sobolev_lib.network import Surrogate
-from sobolev_lib.pruning import fold_by_regression, hidden_activations
+from sobolev_lib.enclosure.adjoints import Enclosure
+from sobolev_lib.enclosure.interval import mag
+from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.pruning.cut import fold_by_regression, hidden_activations
 
 TINY = 1e-10  # of a node's own variance: what is left of it is rounding, and others already say what it says
 

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib._candidates import Path, Search, begin
-from sobolev_lib.network import Surrogate
-from sobolev_lib.pruning import affine_layers, cut, keep_most, remove_layers
-from sobolev_lib.significance import balls, significance
-from sobolev_lib.sobolev import Labelled
+from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.pruning.cut import affine_layers, cut, keep_most, remove_layers
+from sobolev_lib.pruning.judge import Path, Search, begin
+from sobolev_lib.pruning.significance import balls, significance
+from sobolev_lib.training.loss import Labelled
 
 RADIUS = 0.1  # of the balls for the scores, in standard deviations of each input
 FOLD = 16_384  # samples over which cut nodes are folded: enough for a regression on a hundred nodes

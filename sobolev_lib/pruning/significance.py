@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.adjoints import Enclosure, Split, enclose
-from sobolev_lib.interval import Interval, mag, mul, width
-from sobolev_lib.network import Surrogate
+from sobolev_lib.enclosure.adjoints import Enclosure, Split, enclose
+from sobolev_lib.enclosure.interval import Interval, mag, mul, width
+from sobolev_lib.network.surrogate import Surrogate
 
 AGGREGATES = {
     "mean": lambda scores: scores.mean(0),

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.closed_form import Greeks, bachelier
-from sobolev_lib.models import Bachelier
-from sobolev_lib.noise import Gaussian, Sobol
-from sobolev_lib.payoffs import Call, Payoff, Smoothing
-from sobolev_lib.schemes import simulate
+from sobolev_lib.simulation.closed_form import Greeks, bachelier
+from sobolev_lib.simulation.models import Bachelier
+from sobolev_lib.simulation.noise import Gaussian, Sobol
+from sobolev_lib.simulation.payoffs import Call, Payoff, Smoothing
+from sobolev_lib.simulation.schemes import simulate
 
 PUBLISHED_WEIGHTS = (0.03523608, 0.19428860, 0.20768846, 0.20812615, 0.04973940, 0.07701987, 0.22790145)
 
@@ -36,7 +36,7 @@ class BasketCase:
 
     Chapter 9, "The experiment in small".
 
-    >>> from sobolev_lib.noise import sobol
+    >>> from sobolev_lib.simulation.noise import sobol
     >>> case = basket_case(dim=2)
     >>> case.inputs(16, sobol(seed=0)).shape, case.test_inputs().shape
     (torch.Size([16, 2]), torch.Size([4096, 2]))

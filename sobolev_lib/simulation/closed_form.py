@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.noise import normal_cdf, normal_pdf
+from sobolev_lib.simulation.noise import normal_cdf, normal_pdf
 
 KINDS = ("call", "put", "straddle", "digital")
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.noise import Noise
+from sobolev_lib.simulation.noise import Noise
 
 
 def axes(dim: int, which=None) -> Tensor:
@@ -98,7 +98,7 @@ def uniform(count: int, dim: int, *, noise: Noise, start: int = 0, each: int = 1
     Example:
         In one dimension there are two unit vectors.
 
-        >>> from sobolev_lib.noise import gaussian
+        >>> from sobolev_lib.simulation.noise import gaussian
         >>> uniform(100, 1, noise=gaussian(seed=1)).unique()
         tensor([-1.,  1.], dtype=torch.float64)
     """

@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.autograd import grad
 
 from sobolev_lib import _check
-from sobolev_lib._average import Average, in_order, pieces
-from sobolev_lib._samples import Samples
-from sobolev_lib.models import Model, correlate
-from sobolev_lib.noise import Noise
-from sobolev_lib.payoffs import LastStep
-from sobolev_lib.schemes import Exact, Scheme, log_density, prepare, walk
+from sobolev_lib.simulation.average import Average, in_order, pieces
+from sobolev_lib.simulation.models import Model, correlate
+from sobolev_lib.simulation.noise import Noise
+from sobolev_lib.simulation.payoffs import LastStep
+from sobolev_lib.simulation.samples import Samples
+from sobolev_lib.simulation.schemes import Exact, Scheme, log_density, prepare, walk
 
 
 def label(
@@ -84,9 +84,9 @@ def label(
     Source: Glasserman (2003), chapter 7; Giles and Glasserman, "Smoking adjoints", Risk (2006). Chapter 3, "Reverse
     mode: remember, then sweep back".
 
-    >>> from sobolev_lib.models import Bachelier
-    >>> from sobolev_lib.noise import gaussian
-    >>> from sobolev_lib.payoffs import Call
+    >>> from sobolev_lib.simulation.models import Bachelier
+    >>> from sobolev_lib.simulation.noise import gaussian
+    >>> from sobolev_lib.simulation.payoffs import Call
     >>> s = label(Bachelier(volatility=0.2), Call(strike=-9.0), [[1.0]], horizon=1.0, noise=gaussian(seed=0))
     >>> s.value, s.gradient  # never out of the money: the value is x - strike
     (tensor([10.], dtype=torch.float64), tensor([[1.]], dtype=torch.float64))

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sobolev_lib import _check
-from sobolev_lib.noise import normal_cdf, normal_pdf
+from sobolev_lib.simulation.noise import normal_cdf, normal_pdf
 
 
 @dataclass(frozen=True)

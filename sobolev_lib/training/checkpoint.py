@@ -21,9 +21,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from sobolev_lib.gauss_newton import Damping
-from sobolev_lib.network import Surrogate
-from sobolev_lib.sobolev import SobolevLoss
+from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.training.gauss_newton import Damping
+from sobolev_lib.training.loss import SobolevLoss
 
 FORMAT = "sobolev_lib.checkpoint/1"
 PAUSE = 1.0  # seconds between two files, at least

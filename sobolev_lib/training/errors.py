@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.gauss_newton import jacobian
-from sobolev_lib.network import Surrogate
-from sobolev_lib.sobolev import Labelled, SobolevLoss, check_labels, take, targets
+from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.training.gauss_newton import jacobian
+from sobolev_lib.training.loss import Labelled, SobolevLoss, check_labels, take, targets
 
 QUANTITIES = ("price", "delta", "gamma")
 MOST_PARAMETERS = 2000  # of a network whose noise floor is asked for: matrices of that size are factorised

@@ -18,10 +18,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sobolev_lib import _check
-from sobolev_lib.checkpoint import Checkpoint, History, State, digest
-from sobolev_lib.gauss_newton import Damping, levenberg_marquardt, subset_sizes
-from sobolev_lib.network import Surrogate
-from sobolev_lib.sobolev import (
+from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.training.checkpoint import Checkpoint, History, State, digest
+from sobolev_lib.training.gauss_newton import Damping, levenberg_marquardt, subset_sizes
+from sobolev_lib.training.loss import (
     BALANCES,
     Labelled,
     SobolevLoss,

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.network import Surrogate
-from sobolev_lib.sobolev import Labelled, SobolevLoss, stack, targets
+from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.training.loss import Labelled, SobolevLoss, stack, targets
 
 COARSE_ABOVE = 2**14  # samples above which a minimisation begins on a subset, of at least half as many
 CHUNK_ENTRIES = 1_000_000  # numbers in one chunk's Jacobian: 8 MB in float64

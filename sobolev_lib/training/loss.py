@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.network import Surrogate
+from sobolev_lib.network.surrogate import Surrogate
 
 BALANCES = ("moments", "covariance")
 BLOCK_BYTES = 2**19  # of one layer's activations: samples that go forward and back together, in the cache

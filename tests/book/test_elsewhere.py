@@ -58,7 +58,7 @@ def test_elsewhere_it_fetches_a_clone_and_installs_from_it(repository, tmp_path)
     done = run(cell, tmp_path, repository.as_uri(), **settings)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == f"{tmp_path / 'sobolev-pruning' / 'notebooks'} True"
-    assert Path(target, "sobolev_lib", "network.py").exists(), done.stdout + done.stderr
+    assert Path(target, "sobolev_lib", "network", "surrogate.py").exists(), done.stdout + done.stderr
 
 
 def test_in_a_clone_with_the_library_it_does_nothing(repository):

@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from sobolev_lib.adjoints import Split
-from sobolev_lib.certify import (
+from sobolev_lib.certificates.verdicts import (
     _decide,
     _positive_semidefinite,
     bounds,
@@ -15,8 +14,9 @@ from sobolev_lib.certify import (
     is_non_negative,
     lipschitz,
 )
-from sobolev_lib.interval import Interval, ball, entire
-from sobolev_lib.network import Surrogate
+from sobolev_lib.enclosure.adjoints import Split
+from sobolev_lib.enclosure.interval import Interval, ball, entire
+from sobolev_lib.network.surrogate import Surrogate
 
 F64 = torch.float64
 

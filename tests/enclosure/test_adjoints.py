@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sobolev_lib import sweeps
-from sobolev_lib.activations import ACTIVATIONS
-from sobolev_lib.adjoints import Split, enclose, halves
-from sobolev_lib.interval import Interval, ball, empty, is_empty, subset
-from sobolev_lib.network import Surrogate
+from sobolev_lib.enclosure import sweeps
+from sobolev_lib.enclosure.adjoints import Split, enclose, halves
+from sobolev_lib.enclosure.interval import Interval, ball, empty, is_empty, subset
+from sobolev_lib.network.activations import ACTIVATIONS
+from sobolev_lib.network.surrogate import Surrogate
 from tests import exact
 
 F32, F64 = torch.float32, torch.float64

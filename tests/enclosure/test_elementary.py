@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from sobolev_lib import elementary as el
-from sobolev_lib.activations import ACTIVATIONS
-from sobolev_lib.interval import Interval, empty, is_empty
-from sobolev_lib.noise import normal_cdf, normal_pdf
+from sobolev_lib.enclosure import elementary as el
+from sobolev_lib.enclosure.interval import Interval, empty, is_empty
+from sobolev_lib.network.activations import ACTIVATIONS
+from sobolev_lib.simulation.noise import normal_cdf, normal_pdf
 from tests import exact
 
 F32, F64 = torch.float32, torch.float64

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sobolev_lib import interval as iv
-from sobolev_lib.affine import affine
-from sobolev_lib.interval import Interval, ball, contains, empty, entire, is_empty, point
+from sobolev_lib.enclosure import interval as iv
+from sobolev_lib.enclosure.affine import affine
+from sobolev_lib.enclosure.interval import Interval, ball, contains, empty, entire, is_empty, point
 
 F32, F64 = torch.float32, torch.float64
 INF = math.inf

@@ -6,10 +6,10 @@ from fractions import Fraction
 import pytest
 import torch
 
-from sobolev_lib import rounding
-from sobolev_lib.affine import affine
-from sobolev_lib.interval import Interval, point
-from sobolev_lib.rounding import ULPS, check_matmul, enlarge, gamma, mode, widen
+from sobolev_lib.enclosure import rounding
+from sobolev_lib.enclosure.affine import affine
+from sobolev_lib.enclosure.interval import Interval, point
+from sobolev_lib.enclosure.rounding import ULPS, check_matmul, enlarge, gamma, mode, widen
 
 F32, F64 = torch.float32, torch.float64
 

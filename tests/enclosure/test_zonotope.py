@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from sobolev_lib import zonotope as zn
-from sobolev_lib.activations import ACTIVATIONS
-from sobolev_lib.approximation import Fit, fits
-from sobolev_lib.interval import Interval
-from sobolev_lib.monomials import Monomials, monomials
+from sobolev_lib.enclosure import zonotope as zn
+from sobolev_lib.enclosure.approximation import Fit, fits
+from sobolev_lib.enclosure.interval import Interval
+from sobolev_lib.enclosure.monomials import Monomials, monomials
+from sobolev_lib.network.activations import ACTIVATIONS
 from tests import exact
 
 F64 = torch.float64

@@ -4,7 +4,7 @@ import mpmath as mp
 import pytest
 import torch
 
-from sobolev_lib.activations import ACTIVATIONS, activation_named
+from sobolev_lib.network.activations import ACTIVATIONS, activation_named
 
 ORACLES = {
     "silu": lambda x: x / (1 + mp.exp(-x)),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sobolev_lib.network import Surrogate
+from sobolev_lib.network.surrogate import Surrogate
 
 F64 = torch.float64
 

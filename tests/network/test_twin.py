@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.func import functional_call, grad, hessian, vmap
 
-from sobolev_lib.activations import ACTIVATIONS
-from sobolev_lib.network import Surrogate
+from sobolev_lib.network.activations import ACTIVATIONS
+from sobolev_lib.network.surrogate import Surrogate
 from tests.oracles import plain_network, plain_outputs
 
 SMOOTH = [name for name, activation in ACTIVATIONS.items() if activation.smooth]

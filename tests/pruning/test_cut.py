@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sobolev_lib.adjoints import enclose
-from sobolev_lib.interval import Interval
-from sobolev_lib.network import Surrogate
-from sobolev_lib.pruning import (
+from sobolev_lib.enclosure.adjoints import enclose
+from sobolev_lib.enclosure.interval import Interval
+from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.pruning.cut import (
     affine_layers,
     cut,
     cut_inputs,

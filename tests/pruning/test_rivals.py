@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sobolev_lib.network import Surrogate
-from sobolev_lib.rivals import score_at_random, score_by_magnitude, score_by_taylor, score_by_variance
+from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.pruning.rivals import score_at_random, score_by_magnitude, score_by_taylor, score_by_variance
 from tests.oracles import random_net
 
 F64 = torch.float64

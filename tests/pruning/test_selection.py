@@ -5,11 +5,11 @@ import itertools
 import pytest
 import torch
 
-from sobolev_lib.adjoints import enclose
-from sobolev_lib.network import Surrogate
-from sobolev_lib.pruning import cut, hidden_activations, keep_most
-from sobolev_lib.selection import keep_predictive
-from sobolev_lib.significance import balls
+from sobolev_lib.enclosure.adjoints import enclose
+from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.pruning.cut import cut, hidden_activations, keep_most
+from sobolev_lib.pruning.selection import keep_predictive
+from sobolev_lib.pruning.significance import balls
 from tests import oracles
 
 F64 = torch.float64

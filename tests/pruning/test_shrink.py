@@ -6,7 +6,9 @@ import pytest
 import torch
 
 import sobolev_lib as sl
-from sobolev_lib import _candidates, growing, shrinking
+from sobolev_lib.pruning import grow as growing
+from sobolev_lib.pruning import judge as _candidates
+from sobolev_lib.pruning import shrink as shrinking
 from tests.oracles import plain_outputs
 
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from sobolev_lib.adjoints import Split, enclose
-from sobolev_lib.interval import Interval
-from sobolev_lib.network import Surrogate
-from sobolev_lib.significance import Significance, balls, significance
+from sobolev_lib.enclosure.adjoints import Split, enclose
+from sobolev_lib.enclosure.interval import Interval
+from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.pruning.significance import Significance, balls, significance
 from tests import oracles
 
 F64 = torch.float64

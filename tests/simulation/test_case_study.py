@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from sobolev_lib.case_study import PUBLISHED_WEIGHTS, basket_case
-from sobolev_lib.labels import label
-from sobolev_lib.noise import antithetic, gaussian, sobol
-from sobolev_lib.payoffs import Blend
+from sobolev_lib.simulation.case_study import PUBLISHED_WEIGHTS, basket_case
+from sobolev_lib.simulation.labels import label
+from sobolev_lib.simulation.noise import antithetic, gaussian, sobol
+from sobolev_lib.simulation.payoffs import Blend
 
 
 @pytest.mark.parametrize("dim", [1, 2, 7, 20, 100])

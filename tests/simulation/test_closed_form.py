@@ -6,7 +6,7 @@ import pytest
 import QuantLib as ql
 import torch
 
-from sobolev_lib.closed_form import KINDS, bachelier, black_scholes, heston
+from sobolev_lib.simulation.closed_form import KINDS, bachelier, black_scholes, heston
 
 SPOTS = torch.tensor([-1.0, 0.2, 0.9, 1.0, 1.1, 1.4, 3.0], dtype=torch.float64)
 BACHELIER = {"strike": 1.1, "volatility": 0.25, "maturity": 2.0}

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from sobolev_lib import directions
-from sobolev_lib.case_study import basket_case
-from sobolev_lib.labels import label
-from sobolev_lib.network import Surrogate
-from sobolev_lib.noise import gaussian
-from sobolev_lib.payoffs import Blend
-from sobolev_lib.sobolev import balance_by_moments
+from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.simulation import directions
+from sobolev_lib.simulation.case_study import basket_case
+from sobolev_lib.simulation.labels import label
+from sobolev_lib.simulation.noise import gaussian
+from sobolev_lib.simulation.payoffs import Blend
+from sobolev_lib.training.loss import balance_by_moments
 
 F64 = torch.float64
 

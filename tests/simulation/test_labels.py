@@ -6,12 +6,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sobolev_lib.case_study import basket_case
-from sobolev_lib.labels import Samples, label
-from sobolev_lib.models import Bachelier
-from sobolev_lib.noise import gaussian, sobol
-from sobolev_lib.payoffs import Blend, Call, Digital, LastStep, Sigmoid, Softplus
-from sobolev_lib.schemes import EulerMaruyama, Milstein
+from sobolev_lib.simulation.case_study import basket_case
+from sobolev_lib.simulation.labels import Samples, label
+from sobolev_lib.simulation.models import Bachelier
+from sobolev_lib.simulation.noise import gaussian, sobol
+from sobolev_lib.simulation.payoffs import Blend, Call, Digital, LastStep, Sigmoid, Softplus
+from sobolev_lib.simulation.schemes import EulerMaruyama, Milstein
 
 NOISE = gaussian(seed=0)
 # torch's forward mode compiles its rules with torch.jit, which torch itself calls deprecated.

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from sobolev_lib.closed_form import bachelier, black_scholes, heston
-from sobolev_lib.labels import label
-from sobolev_lib.models import Bachelier, BlackScholes, Heston
-from sobolev_lib.noise import gaussian
-from sobolev_lib.payoffs import Asian, Blend, Call, Digital, LastStep, Put, Sigmoid, Softplus, Straddle
-from sobolev_lib.schemes import EulerMaruyama, Milstein
+from sobolev_lib.simulation.closed_form import bachelier, black_scholes, heston
+from sobolev_lib.simulation.labels import label
+from sobolev_lib.simulation.models import Bachelier, BlackScholes, Heston
+from sobolev_lib.simulation.noise import gaussian
+from sobolev_lib.simulation.payoffs import Asian, Blend, Call, Digital, LastStep, Put, Sigmoid, Softplus, Straddle
+from sobolev_lib.simulation.schemes import EulerMaruyama, Milstein
 
 WIDTH = 0.02
 SMOOTHINGS = [None, Sigmoid(WIDTH), Softplus(WIDTH), Blend(WIDTH), LastStep()]

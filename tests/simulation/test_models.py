@@ -7,9 +7,9 @@ import warnings
 import pytest
 import torch
 
-from sobolev_lib.models import Bachelier, BlackScholes, Heston, correlate
-from sobolev_lib.noise import gaussian
-from sobolev_lib.schemes import log_density, simulate
+from sobolev_lib.simulation.models import Bachelier, BlackScholes, Heston, correlate
+from sobolev_lib.simulation.noise import gaussian
+from sobolev_lib.simulation.schemes import log_density, simulate
 
 CORRELATION = [[1.0, 0.6, -0.3], [0.6, 1.0, 0.1], [-0.3, 0.1, 1.0]]
 VOLATILITY = [0.1, 0.3, 0.2]

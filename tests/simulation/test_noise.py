@@ -8,8 +8,8 @@ import torch
 from flint import arb, ctx
 from torch.quasirandom import SobolEngine
 
-from sobolev_lib import noise as nz
-from sobolev_lib.noise import antithetic, gaussian, normal_cdf, normal_pdf, sobol
+from sobolev_lib.simulation import noise as nz
+from sobolev_lib.simulation.noise import antithetic, gaussian, normal_cdf, normal_pdf, sobol
 
 NOISES = {
     "gaussian": gaussian(seed=3),

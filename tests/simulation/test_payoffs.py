@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sobolev_lib.payoffs import Asian, Blend, Call, Digital, LastStep, Put, Sigmoid, Softplus, Straddle
+from sobolev_lib.simulation.payoffs import Asian, Blend, Call, Digital, LastStep, Put, Sigmoid, Softplus, Straddle
 from tests import exact
 
 KERNELS = [Sigmoid, Softplus, Blend]

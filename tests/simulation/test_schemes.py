@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from sobolev_lib.closed_form import black_scholes, heston
-from sobolev_lib.models import Bachelier, BlackScholes, Heston
-from sobolev_lib.noise import antithetic, gaussian
-from sobolev_lib.schemes import EulerMaruyama, Exact, FullTruncation, Milstein, simulate
+from sobolev_lib.simulation.closed_form import black_scholes, heston
+from sobolev_lib.simulation.models import Bachelier, BlackScholes, Heston
+from sobolev_lib.simulation.noise import antithetic, gaussian
+from sobolev_lib.simulation.schemes import EulerMaruyama, Exact, FullTruncation, Milstein, simulate
 
 BATCHES = 20
 STUDENT = 3.88  # quantile of Student's t with 19 degrees of freedom for a two-sided level of 1e-3

@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sobolev_lib import checkpoint, gauss_newton
-from sobolev_lib.checkpoint import Checkpoint, digest
-from sobolev_lib.network import Surrogate
-from sobolev_lib.training import fit
-from tests.test_training import fresh_net, taught, wave, weights_of
+from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.training import checkpoint, gauss_newton
+from sobolev_lib.training.checkpoint import Checkpoint, digest
+from sobolev_lib.training.fit import fit
+from tests.training.test_fit import fresh_net, taught, wave, weights_of
 
 
 def options(kind: str) -> tuple[object, dict]:
@@ -86,9 +86,10 @@ def kill():
 @pytest.mark.slow
 def test_a_process_that_is_killed_ends_with_the_same_bits(tmp_path):
     program = (
-        "import sys; from tests.test_checkpoint import kill, run; run('finish', sys.argv[1], int(sys.argv[2]), kill)"
+        "import sys; from tests.training.test_checkpoint import kill, run; "
+        "run('finish', sys.argv[1], int(sys.argv[2]), kill)"
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
     for moment in (13, -4):
         command = [sys.executable, "-c", program, str(tmp_path / "run"), str(moment)]
         assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.func import grad, hessian, vmap
 
-from sobolev_lib.gauss_newton import levenberg_marquardt
-from sobolev_lib.metrics import Errors, evaluate, noise_floor, table, violations
-from sobolev_lib.network import Surrogate
-from sobolev_lib.sobolev import SobolevLoss, balance_by_moments
+from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.training.errors import Errors, evaluate, noise_floor, table, violations
+from sobolev_lib.training.gauss_newton import levenberg_marquardt
+from sobolev_lib.training.loss import SobolevLoss, balance_by_moments
 from tests.oracles import plain_network
 
 F64 = torch.float64

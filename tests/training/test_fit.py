@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sobolev_lib.case_study import basket_case
-from sobolev_lib.gauss_newton import levenberg_marquardt, subset_sizes
-from sobolev_lib.labels import label
-from sobolev_lib.metrics import evaluate
-from sobolev_lib.network import Surrogate
-from sobolev_lib.noise import sobol
-from sobolev_lib.sobolev import SobolevLoss, balance_by_covariance, balance_by_moments, take
-from sobolev_lib.training import batch_rows, fit, learning_rate_at
+from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.simulation.case_study import basket_case
+from sobolev_lib.simulation.labels import label
+from sobolev_lib.simulation.noise import sobol
+from sobolev_lib.training.errors import evaluate
+from sobolev_lib.training.fit import batch_rows, fit, learning_rate_at
+from sobolev_lib.training.gauss_newton import levenberg_marquardt, subset_sizes
+from sobolev_lib.training.loss import SobolevLoss, balance_by_covariance, balance_by_moments, take
 
 F64 = torch.float64
 

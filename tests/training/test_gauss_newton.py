@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.func import jacrev
 
-from sobolev_lib.gauss_newton import Damping, jacobian, levenberg_marquardt
-from sobolev_lib.network import Surrogate
-from sobolev_lib.sobolev import SobolevLoss, balance_by_moments, stack
+from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.training.gauss_newton import Damping, jacobian, levenberg_marquardt
+from sobolev_lib.training.loss import SobolevLoss, balance_by_moments, stack
 from tests.oracles import plain_outputs
 
 F64 = torch.float64

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sobolev_lib import sobolev
-from sobolev_lib.gauss_newton import levenberg_marquardt
-from sobolev_lib.network import Surrogate
-from sobolev_lib.sobolev import (
+from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.training import loss as sobolev
+from sobolev_lib.training.gauss_newton import levenberg_marquardt
+from sobolev_lib.training.loss import (
     SobolevLoss,
     balance_by_covariance,
     balance_by_moments,

@@ -1,0 +1,10 @@
+"""Sobolev training: a loss on values, gradients and Hessian-vector products, and its minimisers (Chapters 4 and 8).
+
+Nothing here knows of intervals. Read in this order:
+
+loss - the Sobolev loss and the balance of its parts (Chapter 8);
+gauss_newton - least squares by Levenberg-Marquardt steps, from chunks of rows (Chapter 8);
+checkpoint - the record of a run, and its file (Chapter 8);
+fit - Adam, then least squares: the loop that trains (Chapters 4 and 8);
+errors - errors against a truth, what noise alone leaves, violations of shape (Chapter 9).
+"""
