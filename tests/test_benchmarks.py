@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import sobolev_lib as sl
 from benchmarks import case_study
+from sobolev_lib.simulation.case_study import PUBLISHED_WEIGHTS
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
@@ -62,7 +62,7 @@ def test_the_problem_is_the_one_that_was_asked_for():
 
 
 def test_weights_are_published_for_seven_assets_and_drawn_otherwise():
-    published = torch.tensor(sl.case_study.PUBLISHED_WEIGHTS, dtype=torch.float64)
+    published = torch.tensor(PUBLISHED_WEIGHTS, dtype=torch.float64)
     seven, five, other = (
         case_study.problem(case_study.Config(dim=dim, seed=seed)).weights for dim, seed in ((7, 4), (5, 0), (5, 1))
     )
