@@ -1,13 +1,22 @@
-"""Guards: every public function checks its arguments here, before any work starts.
+"""The gate: whatever comes from a user is converted, copied and checked here, before any work starts.
+
+One rule for everybody. Arrays and numbers of any kind (lists, NumPy of any precision, read-only or strided,
+integers, `requires_grad`, inference tensors) are what they are in float64, or in the `dtype` that the caller needs:
+simulation and labels work in float64, a network in its own. Only a floating-point tensor keeps its dtype where the
+caller needs none. What is kept is a copy (`copy=True`), so that nothing a user changes later changes a result;
+labels carry no graph (`detach=True`). Numbers are finite. Counts and seeds are integers by `operator.index`.
 
 A message names the argument, what was given and what is needed. Wrong kinds of objects raise `TypeError`,
 wrong values and shapes raise `ValueError`.
 """
 
 import math
-from collections.abc import Iterable
-from numbers import Integral, Real
+import operator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from numbers import Real
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,29 +24,51 @@ Shape = tuple[int | str, ...]
 
 
 def tensor(
-    name: str, value, *, shape: Shape | None = None, dtype: torch.dtype | None = None, finite: bool = True
+    name: str,
+    value,
+    *,
+    shape: Shape | None = None,
+    dtype: torch.dtype | None = None,
+    finite: bool = True,
+    copy: bool = False,
+    detach: bool = False,
+    least: int = 0,
 ) -> Tensor:
     """Return `value` as a floating-point tensor of the given shape; letters in `shape` stand for any size.
 
-    Integers and lists become float64. A tensor that is floating-point already keeps its dtype unless `dtype` is given.
+    Only a floating-point tensor keeps its dtype if `dtype` is not given; all else becomes float64. With `copy` the
+    result shares no memory with `value`; NumPy arrays never do. `least` is the smallest size of the first dimension.
     """
+    result = value if isinstance(value, Tensor) else _from_numpy(name, value)
+    if result.is_complex() or result.dtype == torch.bool or result.layout != torch.strided:
+        raise TypeError(f"{name}: got dtype {result.dtype} ({result.layout}), need real numbers, not sparse")
+    if detach:
+        result = result.detach()
+    converted = result.to(dtype or (result.dtype if result.is_floating_point() else torch.float64))
+    if (copy and converted is result) or (converted.is_inference() and not torch.is_inference_mode_enabled()):
+        converted = converted.clone(memory_format=torch.contiguous_format)
+    if shape is not None and not _fits(converted.shape, shape):
+        needed = "(" + ", ".join(str(size) for size in shape) + ("," if len(shape) == 1 else "") + ")"
+        raise ValueError(f"{name}: got shape {tuple(converted.shape)}, need {needed}")
+    if least and len(converted) < least:
+        raise ValueError(f"{name}: got shape {tuple(converted.shape)}, need at least {least} rows")
+    if finite and not torch.isfinite(converted).all():
+        bad = int((~torch.isfinite(converted)).sum())
+        raise ValueError(f"{name}: got {bad} non-finite of {converted.numel()} values, need finite numbers")
+    return converted
+
+
+def _from_numpy(name: str, value) -> Tensor:
+    """A copy in float64 of anything that NumPy can read as an array of real numbers."""
     try:
-        result = torch.as_tensor(value)
+        array = np.array(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"{name}: got {type(value).__name__}, need a tensor or something that converts to one"
         ) from error
-    if result.is_complex() or result.dtype == torch.bool:
-        raise TypeError(f"{name}: got dtype {result.dtype}, need real numbers")
-    if dtype is not None or not result.is_floating_point() or not isinstance(value, Tensor):
-        result = torch.as_tensor(value, dtype=dtype or torch.float64)
-    if shape is not None and not _fits(result.shape, shape):
-        needed = "(" + ", ".join(str(size) for size in shape) + ("," if len(shape) == 1 else "") + ")"
-        raise ValueError(f"{name}: got shape {tuple(result.shape)}, need {needed}")
-    if finite and not torch.isfinite(result).all():
-        bad = int((~torch.isfinite(result)).sum())
-        raise ValueError(f"{name}: got {bad} non-finite of {result.numel()} values, need finite numbers")
-    return result
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name}: got {type(value).__name__} of dtype {array.dtype}, need real numbers")
+    return torch.from_numpy(array.astype(np.float64, order="C", copy=False))
 
 
 def _fits(given: torch.Size, needed: Shape) -> bool:
@@ -46,42 +77,51 @@ def _fits(given: torch.Size, needed: Shape) -> bool:
     return all(isinstance(want, str) or have == want for have, want in zip(given, needed, strict=True))
 
 
+def number(name: str, value, needed: str = "a finite number") -> float:
+    """Return `value` as a finite float of either sign; an array or a tensor of no dimensions is a number too."""
+    plain = value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+    if isinstance(plain, bool) or not isinstance(plain, Real):
+        raise TypeError(f"{name}: got {type(value).__name__} {value!r}, need {needed}")
+    if not math.isfinite(plain):
+        raise ValueError(f"{name}: got {value!r}, need {needed}")
+    return float(plain)
+
+
 def positive(name: str, value, *, or_zero: bool = False) -> float:
     """Return `value` as a float, finite and greater than zero (or, asked for, equal to zero)."""
     needed = "a finite number >= 0" if or_zero else "a finite number > 0"
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}: got {type(value).__name__} {value!r}, need {needed}")
-    number = float(value)
-    if not math.isfinite(number) or number < 0 or (number == 0 and not or_zero):
+    result = number(name, value, needed)
+    if result < 0 or (result == 0 and not or_zero):
         raise ValueError(f"{name}: got {value!r}, need {needed}")
-    return number
-
-
-def number(name: str, value) -> float:
-    """Return `value` as a finite float of either sign."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}: got {type(value).__name__} {value!r}, need a finite number")
-    if not math.isfinite(value):
-        raise ValueError(f"{name}: got {value!r}, need a finite number")
-    return float(value)
+    return result
 
 
 def count(name: str, value, *, least: int = 1, most: int | None = None) -> int:
-    """Return `value` as an int between `least` and `most`."""
+    """Return `value`, an integer of any kind, as an int between `least` and `most`."""
     needed = f"an integer >= {least}" if most is None else f"an integer from {least} to {most}"
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name}: got {type(value).__name__} {value!r}, need {needed}")
-    if value < least or (most is not None and value > most):
+    try:
+        if isinstance(value, bool) or getattr(value, "dtype", None) in (torch.bool, np.bool_):
+            raise TypeError
+        result = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: got {type(value).__name__} {value!r}, need {needed}") from None
+    if result < least or (most is not None and result > most):
         raise ValueError(f"{name}: got {value}, need {needed}")
-    return int(value)
+    return result
+
+
+def seed(name: str, value) -> int:
+    """Return `value` as an int that every generator takes, from 0 to 2^63 - 1."""
+    return count(name, value, least=0, most=2**63 - 1)
 
 
 def choice(name: str, value, options: Iterable) -> object:
-    """Return `value`, one of `options`."""
+    """Return the one of `options` that equals `value`."""
     options = tuple(options)
-    if value not in options:
-        raise ValueError(f"{name}: got {value!r}, need one of {', '.join(repr(option) for option in options)}")
-    return value
+    for option in options:
+        if isinstance(value, bool) == isinstance(option, bool) and np.ndim(value) == 0 and option == value:
+            return option
+    raise ValueError(f"{name}: got {value!r}, need one of {', '.join(repr(option) for option in options)}")
 
 
 def instance(name: str, value, kind: type) -> object:
@@ -89,3 +129,10 @@ def instance(name: str, value, kind: type) -> object:
     if not isinstance(value, kind):
         raise TypeError(f"{name}: got {type(value).__name__}, need {kind.__name__}")
     return value
+
+
+@contextmanager
+def ordinary_mode() -> Iterator[None]:
+    """Whatever mode the caller is in: gradients on, no inference mode, no autocast. For `with`, or as a decorator."""
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        yield

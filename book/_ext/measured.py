@@ -42,8 +42,13 @@ class Measured(SphinxRole):
             "memory": lambda: f"{chapter['memory_mb']} MB",
         }
         if chapter is None or self.text not in shown:
-            logger.warning("measured: got %r in %s, need one of %s and a run of tools/execute.py", self.text,
-                           self.env.docname, ", ".join((*shown, "total")), location=self.get_location())
+            logger.warning(
+                "measured: got %r in %s, need one of %s and a run of tools/execute.py",
+                self.text,
+                self.env.docname,
+                ", ".join((*shown, "total")),
+                location=self.get_location(),
+            )
             return [nodes.Text("?")], []
         return [nodes.Text(shown[self.text]())], []
 

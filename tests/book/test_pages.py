@@ -221,6 +221,7 @@ def test_every_public_name_is_in_the_reference(anchors):
     for module in set(names) - set(flat):
         assert any(anchor.startswith(f"sobolev_lib.{module}.") for anchor in ids), module
 
+
 @pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("notebooks/")])
 def test_every_name_of_the_library_in_a_chapter_leads_to_the_reference(name):
     chapter = BeautifulSoup((HTML / name).read_text(encoding="utf-8"), "html.parser")
