@@ -19,6 +19,8 @@ from torch.quasirandom import SobolEngine
 
 from sobolev_lib import _check
 
+_BITS = 12  # of a row number, shuffled and looked up together
+
 
 class Noise(Protocol):
     """Anything callable as ``noise(start, count, dims)`` that returns rows of standard normals, (count, dims)."""
@@ -37,12 +39,12 @@ class Gaussian:
 
     def __post_init__(self):
         """Check the fields."""
-        _check.count("seed", self.seed, least=0, most=2**64 - 1)
-        _check.count("skip", self.skip, least=0, most=2**31 - 1)
+        object.__setattr__(self, "seed", _check.count("seed", self.seed, least=0, most=2**64 - 1))
+        object.__setattr__(self, "skip", _check.count("skip", self.skip, least=0, most=2**31 - 1))
 
     def __call__(self, start: int, count: int, dims: int) -> Tensor:
         """Return rows ``start`` to ``start + count``, shape (count, dims), float64."""
-        _check_rows(start, count, dims, most_rows=2**63, most_dims=2**31 - 1)
+        start, count, dims = _check_rows(start, count, dims, most_rows=2**63, most_dims=2**31 - 1)
         stream = np.random.PCG64DXSM(np.random.SeedSequence([self.seed, self.skip, dims]))
         words = stream.advance(start * dims).random_raw(count * dims)
         return _normals(_odd(words), 52).view(count, dims)
@@ -57,24 +59,24 @@ class Sobol:
 
     def __post_init__(self):
         """Check the fields."""
-        _check.count("seed", self.seed, least=0, most=2**64 - 1)
-        _check.count("skip", self.skip, least=0, most=SobolEngine.MAXDIM - 1)
+        object.__setattr__(self, "seed", _check.count("seed", self.seed, least=0, most=2**64 - 1))
+        object.__setattr__(self, "skip", _check.count("skip", self.skip, least=0, most=SobolEngine.MAXDIM - 1))
 
     def __call__(self, start: int, count: int, dims: int) -> Tensor:
         """Return points ``start`` to ``start + count``, shape (count, dims), float64."""
-        _check_rows(start, count, dims, most_rows=2**SobolEngine.MAXBIT, most_dims=SobolEngine.MAXDIM - self.skip)
+        most = SobolEngine.MAXDIM - self.skip
+        start, count, dims = _check_rows(start, count, dims, most_rows=2**SobolEngine.MAXBIT, most_dims=most)
         directions, shift = _sobol_net(self.seed, self.skip, dims)
-        bits = min(12, (count - 1).bit_length())
         table = torch.zeros(1, dims, dtype=torch.int64)
-        for bit in range(bits):  # the reflected Gray code: the second half runs through the first one backwards
-            table = torch.cat([table, table.flip(0) ^ directions[bit]])
+        for bit in range(min(_BITS, (count - 1).bit_length())):
+            table = torch.cat([table, table ^ directions[bit]])
         points = torch.empty(count, dims, dtype=torch.int64)
         row = start
         while row < start + count:
-            within = row % len(table)
-            stop = min(row - within + len(table), start + count)
-            origin = _gray_point(row - within, directions) ^ shift
-            torch.bitwise_xor(table[within : within + stop - row], origin, out=points[row - start : stop - start])
+            stop = min((row // len(table) + 1) * len(table), start + count)
+            places = _places(self.seed, row, stop)
+            origin = _point(int(places[0]) // len(table) * len(table), directions) ^ shift
+            torch.bitwise_xor(table[places % len(table)], origin, out=points[row - start : stop - start])
             row = stop
         # Half a cell further on, so that no point lies on 0: (q + 1/2) / 2^30 in [0, 1] is odd, an integer over 2^30,
         # in [-1, 1] with odd = 2 q + 1 - 2^30.
@@ -89,7 +91,7 @@ class Antithetic:
 
     def __call__(self, start: int, count: int, dims: int) -> Tensor:
         """Return rows ``start`` to ``start + count``, shape (count, dims), float64."""
-        _check_rows(start, count, dims, most_rows=2**63, most_dims=2**31 - 1)
+        start, count, dims = _check_rows(start, count, dims, most_rows=2**63, most_dims=2**31 - 1)
         first = start // 2
         rows = self.noise(first, (start + count + 1) // 2 - first, dims)
         return torch.stack([rows, -rows], dim=1).reshape(-1, dims)[start - 2 * first :][:count]
@@ -132,13 +134,16 @@ def sobol(seed: int = 0, *, skip: int = 0) -> Sobol:
 
     .. math:: z_{ij} = \Phi^{-1}\bigl((q_{ij} + \tfrac12)\, 2^{-30}\bigr)
 
-    with :math:`q_{ij}` the i-th point of a Sobol' sequence in base 2 under a random linear matrix scramble and digital
-    shift. Averages over the first 2^m points converge faster than Monte Carlo for smooth integrands; other counts lose
-    the balance. Rows of one matrix are not independent, so standard errors computed from them mean nothing: repeat with
-    several seeds instead.
+    with :math:`q_{ij}` the :math:`\pi(i)`-th point of a Sobol' sequence in base 2 under a random linear matrix
+    scramble and digital shift; :math:`\pi` is a nested shuffle of the rows, which maps aligned blocks of 2^m rows to
+    such blocks. Averages over the first 2^m points converge faster than Monte Carlo for smooth integrands; other
+    counts lose the balance. Rows of one matrix are not independent, so standard errors computed from them mean
+    nothing: repeat with several seeds instead. Different seeds are independent, so inputs from one and paths from
+    another may be used together. One seed has one order of rows: two users of it are jointly equidistributed if
+    ``skip`` gives them different dimensions, and dependent if they share dimensions.
 
     Args:
-        seed: an integer from 0 to 2^64 - 1; picks the scramble.
+        seed: an integer from 0 to 2^64 - 1; picks the scramble and the order of the rows.
         skip: number of leading dimensions left to others, for two users that together need one point set.
 
     Shape:
@@ -151,8 +156,9 @@ def sobol(seed: int = 0, *, skip: int = 0) -> Sobol:
         ValueError: a seed or skip out of range; in the call, rows beyond 2^30 or more than 21,201 dimensions.
 
     Source: Owen, "Scrambled net variance for integrals of smooth functions", Annals of Statistics 25 (1997); Joe
-    and Kuo, "Constructing Sobol' sequences with better two-dimensional projections" (2008). Chapter 1, "Sobol'
-    points".
+    and Kuo, "Constructing Sobol' sequences with better two-dimensional projections" (2008); Burley, "Practical
+    hash-based Owen scrambling", Journal of Computer Graphics Techniques 9 (2020), for the shuffle. Chapter 1,
+    "Sobol' points".
 
     >>> z = sobol(seed=0)(0, 1024, 1)
     >>> int((z < 0).sum())  # of 1024 points exactly half lie below the median
@@ -237,20 +243,42 @@ def _sobol_net(seed: int, skip: int, dims: int) -> tuple[Tensor, Tensor]:
     return engine.sobolstate[skip:].T.contiguous(), engine.shift[skip:].clone()
 
 
-def _gray_point(row: int, directions: Tensor) -> Tensor:
-    """Unshifted point of the given row: the direction numbers of the set bits of its Gray code, added without carry."""
-    code, bit = row ^ row >> 1, 0
+def _places(seed: int, row: int, stop: int) -> Tensor:
+    """Places in the Sobol' sequence of rows `row` to `stop`, which one aligned block of 2^12 rows holds."""
+    high = int(_shuffle(seed, 2 * _BITS, 0)[row >> 2 * _BITS]) % 2 ** (SobolEngine.MAXBIT - 2 * _BITS)
+    middle = int(_shuffle(seed, _BITS, row >> 2 * _BITS)[(row >> _BITS) % 2**_BITS])
+    first = row % 2**_BITS
+    low = _shuffle(seed, 0, row >> _BITS)[first : first + stop - row]
+    return low + (((high << _BITS) + middle) << _BITS)
+
+
+@lru_cache(maxsize=64)
+def _shuffle(seed: int, level: int, above: int) -> Tensor:
+    """Owen's nested shuffle of 2^12 numbers: a coin for each value of the bits above a bit says whether it flips.
+
+    Every aligned block of 2^m rows becomes another one, so nets stay nets. Without it row i has, under all scrambles,
+    the same leading digits but for a constant, and two seeds are as dependent as they can be.
+    """
+    stream = np.random.PCG64DXSM(np.random.SeedSequence(seed, spawn_key=(level, above)))
+    coins = np.unpackbits(stream.random_raw(2**_BITS // 64).view(np.uint8)).astype(np.int64)
+    places = np.arange(2**_BITS)
+    for bit in range(_BITS):
+        nodes = 2 ** (_BITS - 1 - bit)
+        places ^= np.repeat(coins[nodes : 2 * nodes] << bit, 2 << bit)
+    return torch.from_numpy(places)
+
+
+def _point(place: int, directions: Tensor) -> Tensor:
+    """Unshifted point at a place of the sequence: the direction numbers of its set bits, added without carry."""
     point = torch.zeros(directions.shape[1], dtype=torch.int64)
-    while code >> bit:
-        if code >> bit & 1:
+    for bit in range(place.bit_length()):
+        if place >> bit & 1:
             point ^= directions[bit]
-        bit += 1
     return point
 
 
-def _check_rows(start: int, count: int, dims: int, *, most_rows: int, most_dims: int):
-    _check.count("start", start, least=0)
-    _check.count("count", count)
-    _check.count("dims", dims, most=most_dims)
+def _check_rows(start: int, count: int, dims: int, *, most_rows: int, most_dims: int) -> tuple[int, int, int]:
+    start, count = _check.count("start", start, least=0), _check.count("count", count)
     if start + count > most_rows:
         raise ValueError(f"start + count: got row {start + count}, need at most {most_rows} rows")
+    return start, count, _check.count("dims", dims, most=most_dims)
