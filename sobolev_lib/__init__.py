@@ -71,6 +71,7 @@ from sobolev_lib.training.checkpoint import History
 from sobolev_lib.training.errors import Errors, Violations, evaluate, noise_floor, table, violations
 from sobolev_lib.training.fit import fit
 from sobolev_lib.training.loss import SobolevLoss, balance_by_covariance, balance_by_moments
+from sobolev_lib.training.uncertainty import Bars, LackOfFit, Uncertainty, lack_of_fit, uncertainty
 
 __version__ = "0.1.0"
 
@@ -159,6 +160,11 @@ __all__ = [
     "noise_floor",
     "Violations",
     "violations",
+    "Bars",
+    "LackOfFit",
+    "Uncertainty",
+    "lack_of_fit",
+    "uncertainty",
     "table",
     "PALETTE",
     "draw_network",
