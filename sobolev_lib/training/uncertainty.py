@@ -33,6 +33,7 @@ from sobolev_lib.training.loss import Labelled, SobolevLoss, check_labels, take,
 
 MOST_PARAMETERS = 2000  # matrices of that size are factorised
 ROWS = 1_000_000  # numbers in a chunk of a Jacobian
+FREE = 1e-2  # eigenvalues of the residuals' correlation up to which a direction counts as free of noise
 SPLITS = 4  # halvings of the samples into cells of the test for a lack of fit
 
 
@@ -254,25 +255,25 @@ class LackOfFit:
     """Whether residuals have a mean that noise does not explain: then the network is too small, or not trained.
 
     Attributes:
-        statistic: Sum over cells of the squared mean residuals, whitened by their own covariance.
-        freedom: What the statistic is on average if the network fits: the ranks of the cells' covariances, added.
+        statistic: Sum over cells of the squared mean residuals, whitened by the covariance of all.
+        expected: What it is on average if the network fits.
         chance: Probability of a statistic as large or larger if the network fits.
 
     Chapter 11, "What the bars do not hold".
 
     Example:
         >>> import sobolev_lib as sl
-        >>> print(sl.LackOfFit(30.0, 16, 0.018))
-        lack of fit: 30.0 where 16 is expected (chance 0.018)
+        >>> print(sl.LackOfFit(30.0, 16.0, 0.018))
+        lack of fit: 30.0 where 16.0 is expected (chance 0.018)
     """
 
     statistic: float
-    freedom: int
+    expected: float
     chance: float
 
     def __str__(self) -> str:
         """One line."""
-        return f"lack of fit: {self.statistic:.1f} where {self.freedom} is expected (chance {self.chance:.2g})"
+        return f"lack of fit: {self.statistic:.1f} where {self.expected:.1f} is expected (chance {self.chance:.2g})"
 
 
 @torch.no_grad()
@@ -282,12 +283,13 @@ def lack_of_fit(net: Surrogate, samples: Labelled, order: int) -> LackOfFit:
     The samples are halved four times at medians, in turn along the two directions in which the network's gradient
     varies most, into 16 cells. If the network fits, the mean residual of a cell is noise, and
 
-    .. math::  T = \sum_{c} n_c\, \frac{n_c - q - 2}{n_c - 1}\, \bar r_c^T\, S_c^{-1}\, \bar r_c
+    .. math::  T = \sum_{c} n_c\, \bar r_c^T\, S^{-1}\, \bar r_c
 
-    with the covariance :math:`S_c` of the cell's residuals, whose rank is q, follows a :math:`\chi^2` distribution, about, with as many
-    degrees of freedom as the covariances have ranks. Fitting p parameters lowers it by p at most; held-out samples,
-    whose residuals were not fitted, need no correction. The noise must be independent from sample to sample; for
-    Sobol' points the statistic is too small, and the test misses more.
+    with the covariance S of all residuals follows, about, a multiple of a :math:`\chi^2` distribution whose mean and
+    variance the covariances in the cells give (Satterthwaite 1946). Fitting p parameters lowers T by p at most;
+    held-out samples, whose residuals were not fitted, need no correction. Directions in which the labels of a path
+    hardly vary are left out: there the smallest misfit would be seen. The noise must be independent from sample to
+    sample; for Sobol' points the statistic is too small, and the test misses more.
 
     Args:
         net: The network.
@@ -324,14 +326,13 @@ def lack_of_fit(net: Surrogate, samples: Labelled, order: int) -> LackOfFit:
     for level in range(SPLITS):
         axis = along[level % len(along)]
         cells = [half for cell in cells for half in cell[axis[cell].argsort(stable=True)].tensor_split(2)]
-    statistic, freedom = 0.0, 0
+    sizes, vectors, unit = _eigen(torch.atleast_2d(torch.cov(r.T)))
+    white = r / unit @ (vectors / sizes.clamp_min(FREE).sqrt())[:, sizes > FREE]
+    statistic, mean, variance = 0.0, 0.0, 0.0
     for cell in cells:
-        mean = r[cell].mean(0)
-        sizes, vectors, unit = _eigen(torch.atleast_2d(torch.cov(r[cell].T)))
-        kept = sizes > 1e-10 * sizes.max()  # labels of one path may move together
-        distance = ((mean / unit) @ vectors[:, kept] / sizes[kept].sqrt()).square().sum().item()
-        m, rank = len(cell), int(kept.sum())
-        statistic += m * (m - rank - 2) / (m - 1) * distance  # as if the covariance were known (Hotelling 1931)
-        freedom += rank
-    half = torch.tensor([freedom / 2, statistic / 2], dtype=torch.float64)
-    return LackOfFit(statistic, freedom, torch.special.gammaincc(half[0], half[1]).item())
+        spread = torch.atleast_2d(torch.cov(white[cell].T))
+        statistic += len(cell) * white[cell].mean(0).square().sum().item()
+        mean += spread.trace().item()
+        variance += 2 * spread.square().sum().item()
+    half = torch.tensor([mean**2 / variance, statistic * mean / variance], dtype=torch.float64)
+    return LackOfFit(statistic, mean, torch.special.gammaincc(half[0], half[1]).item())
