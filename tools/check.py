@@ -18,6 +18,7 @@ import nbformat
 from nbformat import NotebookNode
 
 LONGEST_CELL = 25
+WIDEST_LINE = 88  # what a code cell shows on a page of usual width
 FEWEST_EXERCISES = 3
 SECTIONS = ("Summary", "Exercises", "References")
 UNCHECKED = {"nbval-ignore-output", "nbval-skip"}
@@ -106,6 +107,16 @@ def short(chapter: Chapter) -> list[str]:
     """A cell fits on the screen."""
     lengths = [(cell.execution_count, len(cell.source.strip().splitlines())) for cell in chapter.code]
     return [f"cell [{n}] has {length} lines, at most {LONGEST_CELL}" for n, length in lengths if length > LONGEST_CELL]
+
+
+def narrow(chapter: Chapter) -> list[str]:
+    """No line of a code cell is cut off at the page's edge."""
+    lines = [(cell.execution_count, line) for cell in chapter.code for line in cell.source.splitlines()]
+    return [
+        f"cell [{n}] has a line of {len(line)} columns, at most {WIDEST_LINE}: {line.strip()}"
+        for n, line in lines
+        if len(line) > WIDEST_LINE
+    ]
 
 
 def shown(chapter: Chapter) -> list[str]:
@@ -278,7 +289,7 @@ def _is_result(token: str, percent: bool) -> bool:
 # --- all of them ----------------------------------------------------------------------------------------------------
 
 CHECKS: tuple[Callable[[Chapter], list[str]], ...] = (
-    *(twins, counts, quiet, timeless, reasons, short, shown, figures),
+    *(twins, counts, quiet, timeless, reasons, short, narrow, shown, figures),
     *(objectives, sections, exercises, references, numbers),
 )
 

@@ -207,6 +207,18 @@ def test_a_long_cell_is_found(sample):
     assert check.short(sample) == ["cell [1] has 26 lines, at most 25"]
 
 
+def test_a_line_that_is_cut_off_is_found(sample):
+    sample.code[0].source = "#" * 89
+    assert check.narrow(sample) == [f"cell [1] has a line of 89 columns, at most 88: {'#' * 89}"]
+
+
+def test_the_method_fits_a_phone():
+    """The two cells of chapter 0 that run the method are read there without scrolling sideways."""
+    cells = check.load(ROOT / "notebooks" / "00_at_a_glance.md").code[1:3]
+    assert "sl.label(" in cells[0].source and "sl.fit(tuned" in cells[1].source
+    assert max(len(line) for cell in cells for line in cell.source.splitlines()) <= 60
+
+
 def test_a_semicolon_that_hides_a_value_is_found(sample):
     sample.code[2].source = "6 * 7;"
     assert check.shown(sample) == ["cell [3] ends with a semicolon, which nbval does not obey"]
