@@ -2,7 +2,6 @@
 PYTHON      ?= python3
 REPO        ?=
 TORCH_INDEX ?=
-CHROMIUM    ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
 VENV  := .venv
 PY    := $(VENV)/bin/python
@@ -16,7 +15,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
-.PHONY: help book test browser lab notebooks bench pdf clean FORCE
+.PHONY: help book test lab notebooks bench pdf clean FORCE
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -25,14 +24,15 @@ help:  ## show this list
 	@echo "  TORCH_INDEX=URL      a package index with a CPU build of torch (README: Installing torch without CUDA)"
 	@echo "  REPO=URL             book: adds the launch, edit and issue buttons of that repository;"
 	@echo "                       notebooks: writes the address into their first cells, which install the library in Colab"
-	@echo "  CHROMIUM=PATH        the browser that the page tests open, and that prints the PDF"
+	@echo "  CHROMIUM=PATH        the browser that opens the pages in tests and prints the PDF; without it one is found or fetched"
 
 book: $(PAGES)  ## build the book and say where to open it
 	@$(PY) -c 'import pathlib; print("Open", pathlib.Path("_build/html/index.html").resolve().as_uri())'
 
-test: browser $(PAGES)  ## everything that CI checks: style, library, notebooks, pages
+test: $(PAGES)  ## everything that CI checks: style, library, notebooks, pages
 	$(PY) -m ruff check .
-	CHROMIUM="$(CHROMIUM)" OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --nbval --nbval-current-env \
+	@$(PY) -m tools.programs || [ $$? = 1 ]
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --nbval --nbval-current-env \
 	  --nbval-cell-timeout 300 sobolev_lib tests $(wildcard notebooks/*.ipynb)
 
 lab: $(VENV)/.lab  ## open the notebooks in JupyterLab
@@ -47,16 +47,12 @@ bench: $(VENV)/.bench  ## the case study over seeds and dimensions, then speed: 
 	  --out results/case_study_dims.json
 	OMP_NUM_THREADS=1 $(PY) -m benchmarks.speed --out results/speed.json
 
-pdf: browser $(PAGES)  ## print the built book into _build/sobolev-pruning.pdf
-	CHROMIUM="$(CHROMIUM)" $(PY) tools/pdf.py _build/sobolev-pruning.pdf
+pdf: $(PAGES)  ## print the built book into _build/sobolev-pruning.pdf
+	@$(PY) -m tools.programs --only browser
+	$(PY) -m tools.pdf _build/sobolev-pruning.pdf
 
 clean:  ## remove what was built; the environment stays (rm -r .venv removes it)
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis
-
-browser:
-	@test -n "$(CHROMIUM)" || { echo "No Chromium found: the tests open every page in one," \
-	  "and make pdf prints with it." \
-	  "Debian, Ubuntu: apt-get install chromium fonts-dejavu. Elsewhere: make test CHROMIUM=/path/to/chrome"; exit 1; }
 
 # --- set-up ---------------------------------------------------------------------------------------------------------
 

@@ -1,13 +1,11 @@
 """Print the built pages and bind them into one PDF: the chapters and what stands around them, in the book's order.
 
-    python tools/pdf.py _build/sobolev-pruning.pdf
+    python -m tools.pdf _build/sobolev-pruning.pdf
 
 Chromium prints each page as it shows it, in the light and with every solution unfolded. A link to another page of the
 book leads to that page in the PDF; `make pdf` does all of this.
 """
 
-import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -18,9 +16,10 @@ from playwright.sync_api import Page, sync_playwright
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import ArrayObject, Destination, FloatObject, NameObject, NullObject
 
+from tools import programs
+
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "_build" / "html"
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 UNFOLD = """
 document.querySelectorAll('.toggle-hidden').forEach(e => e.classList.remove('toggle-hidden'));
 document.querySelectorAll('button.toggle-button, .headerlink, .toctree-wrapper').forEach(e => e.remove());
@@ -95,7 +94,8 @@ def lead_within(annotation, writer: PdfWriter, starts: dict[str, int], within: d
 def write(names: list[str], target: Path) -> int:
     """Print and bind the pages of these names, and return the number of sheets."""
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        flags = ["--no-sandbox", "--disable-gpu"]
+        browser = playwright.chromium.launch(executable_path=programs.find("browser"), args=flags)
         page = browser.new_page(color_scheme="light")
         page.set_default_timeout(120_000)  # a busy machine is no fault
         parts = {name: Path(folder, f"{number}.pdf") for number, name in enumerate(names)}

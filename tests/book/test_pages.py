@@ -16,7 +16,7 @@ from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
 
 import sobolev_lib
-from tools.pdf import CHROMIUM, HTML
+from tools.pdf import HTML
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(page.relative_to(HTML).as_posix() for page in HTML.rglob("*.html") if "_static" not in page.parts)
@@ -30,10 +30,14 @@ pytestmark = pytest.mark.skipif(not PAGES, reason="no built pages: run make book
 
 
 @pytest.fixture(scope="module")
-def browser():
-    assert CHROMIUM, "no Chromium found; set CHROMIUM to one"
+def chromium(program):
+    return program("browser")
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
         yield browser
         browser.close()
 
@@ -94,9 +98,9 @@ def test_a_page_works_offline_on_any_screen_and_with_a_screen_reader(page, name)
     assert violations(page) == []
 
 
-def test_no_formula_within_a_line_shows_a_scroll_bar(browser):
+def test_no_formula_within_a_line_shows_a_scroll_bar(browser, chromium):
     """On a desktop, scroll bars take room; the driver hides them unless it is told not to."""
-    options = dict(executable_path=CHROMIUM, args=list(FLAGS), ignore_default_args=["--hide-scrollbars"])
+    options = dict(executable_path=chromium, args=list(FLAGS), ignore_default_args=["--hide-scrollbars"])
     with contextlib.closing(browser.browser_type.launch(**options)) as other:
         page = other.new_page(viewport=DESK)
         page.set_default_timeout(120_000)  # a busy machine is no fault

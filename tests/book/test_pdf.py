@@ -13,8 +13,9 @@ pytestmark = pytest.mark.skipif(not pdf.HTML.exists(), reason="no built pages: r
 
 
 @pytest.fixture(scope="module")
-def printed(tmp_path_factory) -> PdfReader:
+def printed(tmp_path_factory, program) -> PdfReader:
     """Three pages of the book."""
+    program("browser")
     target = tmp_path_factory.mktemp("pdf") / "book.pdf"
     pdf.write(BOOK, target)
     assert [path.name for path in target.parent.iterdir()] == [target.name]
