@@ -4,8 +4,8 @@ What is computed here holds for every point of a box, rounding included. Nothing
 in this order:
 
 rounding - how a bound is moved outward far enough, without rounding modes (Chapter 5);
-interval - the data type and its arithmetic, by the names of IEEE 1788 (Chapter 5);
-elementary - exp, log, tanh and the activations, with their derivatives, over intervals (Chapter 5);
+interval - the data type, its arithmetic and its functions, by the names of IEEE 1788 (Chapter 5);
+jets - activations and their derivatives over intervals (Chapter 5);
 affine - matrix times interval (Chapter 5);
 monomials - products of noise symbols, numbered (Chapter 6);
 approximation - a polynomial for an activation over an interval, and its largest error (Chapter 6);

@@ -40,14 +40,14 @@ def affine(weight: Tensor, x: Interval, bias: Tensor | None = None, *, rounding:
         >>> affine(torch.tensor([[1.0, -2.0]]), Interval(torch.zeros(2), torch.ones(2)), rounding="nearest")
         Interval([-2, 1])
     """
-    weight = _check.tensor("weight", weight, shape=("out", "in"))
+    weight = _check.tensor("weight", weight, shape=("out", "in"), detach=True)
     _check.instance("x", x, Interval)
     if not x.shape or x.shape[-1] != weight.shape[1] or x.dtype != weight.dtype:
         raise ValueError(
             f"x: got shape {tuple(x.shape)} and {x.dtype}, need (..., {weight.shape[1]}) and {weight.dtype}"
         )
     if bias is not None:
-        bias = _check.tensor("bias", bias, shape=(weight.shape[0],), dtype=weight.dtype)
+        bias = _check.tensor("bias", bias, shape=(weight.shape[0],), dtype=weight.dtype, detach=True)
     return affine_kernel(weight, weight.abs(), bias, x, mode(rounding))
 
 

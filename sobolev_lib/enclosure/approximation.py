@@ -14,8 +14,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from sobolev_lib.enclosure.elementary import activation_extrema, jet_error, range_kernel
 from sobolev_lib.enclosure.interval import Interval
+from sobolev_lib.enclosure.jets import activation_extrema, jet_error, range_kernel
 from sobolev_lib.enclosure.rounding import enlarge, widen
 from sobolev_lib.network.activations import Activation
 

@@ -14,9 +14,12 @@ would prove nothing (Chapter 5). Instead:
   blocked or fused, the library sums (Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed., section
   3.1).
 
-Underflow is covered by adding the smallest normal number. Torch keeps denormals unless told otherwise;
+Zero is exact where it can be: a sum that rounds to 0 is 0, and a product has the sign of its factors. Underflow of
+all else is covered by adding the smallest normal number. Torch keeps denormals unless told otherwise;
 ``torch.set_flush_denormal(True)`` voids the theorem for what is smaller than 1e-300.
 """
+
+import math
 
 import torch
 from torch import Tensor
@@ -35,7 +38,10 @@ ULPS = {
     "exp": 1.0,  # SLEEF 1.0, glibc 1
     "log": 1.0,  # SLEEF 1.0, glibc 1
     "log1p": 1.0,  # SLEEF 1.0, glibc 1
+    "expm1": 1.0,  # SLEEF 1.0, glibc 1
     "sin": 1.0,  # SLEEF 1.0, glibc 1
+    "cos": 1.0,  # SLEEF 1.0, glibc 1
+    "atan": 1.0,  # SLEEF 1.0, glibc 1
     "tanh": 2.0,  # SLEEF 1.0, glibc 2
     "erf": 1.0,  # SLEEF 1.0, glibc 1
     "erfc": 5.0,  # SLEEF 1.5, glibc 5
@@ -65,6 +71,35 @@ def widen(lo: Tensor, hi: Tensor, outward: bool, ulps: float = 0.5, absolute: fl
     return lo.clamp(max=info.max).sub_(below), hi.clamp(min=info.min).add_(above)
 
 
+def widen_sum(lo: Tensor, hi: Tensor, outward: bool) -> tuple[Tensor, Tensor]:
+    r"""Move the ends of computed sums outward past their one rounding.
+
+    :math:`\\epsilon |x|` is between one and two units in the last place. Nothing is added for underflow: a sum in the
+    range of subnormal numbers is exact, and so is one that comes out as 0.
+    """
+    if not outward:
+        return lo, hi
+    info = torch.finfo(lo.dtype)
+    lo, hi = lo.clamp(max=info.max), hi.clamp(min=info.min)
+    return lo.sub(lo.abs(), alpha=info.eps), hi.add(hi.abs(), alpha=info.eps)
+
+
+def step(lo: Tensor, hi: Tensor, outward: bool, ulps: float = 0.5) -> tuple[Tensor, Tensor]:
+    """Move both ends outward by ``SAFETY * ulps`` floating-point numbers, the tightest bound of what was computed.
+
+    From 0 and from numbers that underflowed the next one is the smallest subnormal number, which is right for
+    arithmetic; functions may lose more there, and get twice the smallest normal number. An end that overflowed to the
+    wrong side comes back to the largest finite number by itself.
+    """
+    if not outward:
+        return lo, hi
+    below, above = lo.new_tensor(-math.inf), lo.new_tensor(math.inf)
+    for _ in range(math.ceil(SAFETY * ulps)):
+        lo, hi = torch.nextafter(lo, below), torch.nextafter(hi, above)
+    floor = 2 * torch.finfo(lo.dtype).tiny if ulps > ULPS["exact"] else 0.0
+    return lo - floor, hi + floor
+
+
 def enlarge(radius: Tensor, operations: int, outward: bool) -> Tensor:
     r"""Return an upper bound of a non-negative quantity that ``operations`` roundings may have made too small.
 
@@ -84,6 +119,8 @@ def gamma(n: int, dtype: torch.dtype) -> float:
     128.0
     """
     roundoff = torch.finfo(dtype).eps / 2
+    if 2 * n * roundoff > 1:
+        raise ValueError(f"dtype: got {dtype} for sums of {n} terms, need one that is precise enough to bound them")
     return 1.000001 * n * roundoff / (1 - n * roundoff)
 
 

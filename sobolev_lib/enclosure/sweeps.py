@@ -13,8 +13,8 @@ from sobolev_lib import _check
 from sobolev_lib.enclosure import zonotope as zn
 from sobolev_lib.enclosure.affine import affine_kernel
 from sobolev_lib.enclosure.approximation import fits
-from sobolev_lib.enclosure.elementary import jet_ranges
 from sobolev_lib.enclosure.interval import Interval, add, div, mul, mul_kernel, point, sub
+from sobolev_lib.enclosure.jets import jet_ranges
 from sobolev_lib.enclosure.monomials import Monomials
 from sobolev_lib.enclosure.rounding import MODES, enlarge
 from sobolev_lib.network.activations import Activation

@@ -106,6 +106,51 @@ def test_min_max_abs_are_exact():
     assert ends(iv.neg(x)) == (-3, 2)
 
 
+@pytest.mark.parametrize("x, y", [((0, 1), (0, 1)), ((-1, 0), (-3, 0)), ((0, 0), (-2, 5)), ((0, 2), (1, INF))])
+def test_products_and_quotients_keep_their_sign(x, y):
+    """A zero end is exact, so that the sign is known: [0, 1] * [0, 1] is not negative anywhere."""
+    product = iv.mul(one(*map(float, x)), one(*map(float, y)))
+    assert product.lo.item() == 0
+    assert product.hi.item() == 0 if x == (0, 0) else product.hi.item() >= float(x[0] * y[0])
+    assert iv.neg(iv.mul(iv.neg(one(*map(float, x))), one(*map(float, y)))).lo.item() == 0
+    if y[0] >= 0:
+        assert iv.div(one(*map(float, x)), one(*map(float, y))).lo.item() == 0
+
+
+def test_zero_ends_stay_and_what_underflows_does_not_become_zero():
+    tiny = one(1e-200, 1e-200)
+    product = iv.mul(tiny, tiny)
+    assert product.lo.item() == 0 < Fraction(1e-200) ** 2 <= Fraction(product.hi.item())
+    lo, hi = ends(iv.mul(one(-1e-200, 1.0), tiny))
+    assert Fraction(lo) <= -(Fraction(1e-200) ** 2) and hi >= 1e-200
+    assert ends(iv.mul(one(1.0, 1e300), one(0.0, 0.0))) == (0, 0)
+    assert ends(iv.sub(one(0.5, 1.0), point([0.5])))[0] == 0 and ends(iv.add(one(-1.0, 0.0), one(-2.0, 0.0)))[1] == 0
+    assert ends(iv.sqr(one(0.0, 0.0))) == (0, 0) and ends(iv.div(one(0.0, 0.0), one(1.0, 3.0))) == (0, 0)
+    assert iv.rad(one(3.0, 3.0)).item() == 0 == iv.width(one(3.0, 3.0)).item()
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_arithmetic_is_as_tight_as_promised_at_every_size(dtype, data):
+    """Products, quotients and sums of numbers of every size: at most two numbers beyond the tightest."""
+    number = st.floats(width=32 if dtype == F32 else 64, allow_nan=False, allow_infinity=False)
+    a, b = data.draw(number), data.draw(number)
+    x, y = (point(torch.tensor([v], dtype=dtype)) for v in (a, b))
+    a, b = Fraction(a), Fraction(b)
+    cases = [(iv.add(x, y), a + b), (iv.sub(x, y), a - b), (iv.mul(x, y), a * b)]
+    for result, truth in [*cases, (iv.div(x, y), a / b)] if b else cases:
+        for end, side in ((result.lo, -1), (result.hi, 1)):
+            assert math.isinf(end.item()) or side * (Fraction(end.item()) - truth) >= 0
+            for _ in range(2):
+                end = torch.nextafter(end, torch.full_like(end, -side * INF))
+            closer = torch.nextafter(end, torch.full_like(end, -side * INF)).item()
+            if math.isfinite(closer):
+                assert side * (Fraction(closer) - truth) <= 0  # three steps back the truth is lost
+    total = iv.add(x, y)
+    assert a + b != 0 or ends(total) == (0, 0)
+
+
 def test_numeric_functions():
     x = Interval([-3.0, 1.0, 2.0], [1.0, 4.0, 2.0])
     assert iv.mid(x).tolist() == [-1, 2.5, 2]
@@ -125,6 +170,7 @@ def test_midpoint_and_radius_cover_the_interval():
 def test_midpoints_of_unbounded_intervals():
     largest = torch.finfo(F64).max
     assert iv.mid(Interval([-INF, 0.0, -INF], [INF, INF, 5.0])).tolist() == [0, largest, -largest]
+    assert iv.mid(point([5e-324, -5e-324])).tolist() == [5e-324, -5e-324]  # half of which is no number
 
 
 def test_sets():
@@ -134,6 +180,8 @@ def test_sets():
     assert is_empty(iv.intersection(x, one(5.0, 6.0))).all()
     assert iv.subset(one(0.5, 1.0), x).all() and not iv.subset(y, x).any()
     assert contains(x, 2.0).all() and not contains(x, 2.1).any()
+    assert contains(point(0.1), 0.1) and not contains(ball(1.0, 1e-9), 1.0 + 5e-9)
+    assert not contains(Interval(torch.zeros(3), torch.ones(3)), 1.0 + 1e-9).any()  # not rounded to single precision
 
 
 def test_empty_is_an_ordinary_value():
@@ -162,6 +210,7 @@ def test_entire_is_an_ordinary_value():
     for result in (iv.add(everything, x), iv.sub(x, everything), iv.mul(everything, x), iv.div(everything, x)):
         assert ends(result) == (-INF, INF)
     assert contains(everything, 1e300).all() and iv.subset(x, everything).all()
+    assert not contains(everything, INF).any() and not contains(everything, -INF).any()
 
 
 def test_one_empty_row_leaves_the_others_alone():
@@ -195,9 +244,28 @@ def test_balls_contain_what_they_should():
     lo, hi = ends(ball([center], radius))
     assert Fraction(lo) <= Fraction(center) - Fraction(radius) and Fraction(hi) >= Fraction(center) + Fraction(radius)
     assert ends(ball([center], 0.0)) == (center, center)
+    lo = ball(torch.tensor(0.7), 0.7).lo.item()  # the center is 0.7 in single precision, the radius is not
+    assert Fraction(lo) <= Fraction(torch.tensor(0.7).item()) - Fraction(0.7) < 0
+
+
+def test_what_is_made_of_tensors_is_a_copy_without_their_graph():
+    x = torch.ones(2, dtype=F64, requires_grad=True)
+    made = [Interval(x, x), point(x), ball(x, 0.0), ball(x, x)]
+    products = [iv.mul(made[1], made[0]), affine(x.expand(3, 2), made[0], torch.ones(3, dtype=F64))]
+    assert not any(end.requires_grad for y in (*made, *products) for end in (y.lo, y.hi))
+    with torch.no_grad():
+        x.fill_(9.0)
+    assert [y.lo.tolist() for y in made[:3]] == [[1, 1]] * 3
+
+
+def test_a_precision_in_which_nothing_can_be_bounded_is_refused():
+    x = point(torch.ones(248, dtype=torch.bfloat16))
+    with pytest.raises(ValueError, match=r"dtype: got torch.bfloat16 for sums of 256 terms, need one that is precise"):
+        affine(torch.ones(1, 248, dtype=torch.bfloat16), x)
 
 
 def test_a_narrower_dtype_rounds_outward():
+    assert ends(one(0.5, 0.75).to(F32)) == (0.5, 0.75)  # what fits stays
     x = one(0.1, 0.2).to(F32)
     assert x.dtype == F32 and x.lo.double().item() < 0.1 and x.hi.double().item() > 0.2
 

@@ -1,4 +1,4 @@
-"""Ranges of functions against python-flint's arb, at and around their critical points."""
+"""Ranges of activations and their derivatives, against python-flint's arb and long double."""
 
 import math
 from dataclasses import replace
@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from sobolev_lib.enclosure import elementary as el
-from sobolev_lib.enclosure.interval import Interval, empty, is_empty
+from sobolev_lib.enclosure import jets
+from sobolev_lib.enclosure.interval import Interval
+from sobolev_lib.enclosure.rounding import ULPS
 from sobolev_lib.network.activations import ACTIVATIONS
 from sobolev_lib.simulation.noise import normal_cdf, normal_pdf
 from tests import exact
@@ -20,114 +21,7 @@ with exact.flint.ctx.workprec(200):
     ROOT_HALF = 1 / exact.flint.arb(2).sqrt()
     DENSITY = 1 / (2 * exact.flint.arb.pi()).sqrt()
 
-MONOTONE = {  # name: (function, where to look)
-    "exp": (el.exp, (-700.0, 700.0)),
-    "log": (el.log, (1e-12, 1e6)),
-    "sqrt": (el.sqrt, (0.0, 1e6)),
-    "tanh": (el.tanh, (-25.0, 25.0)),
-    "sigmoid": (el.sigmoid, (-700.0, 40.0)),
-    "softplus": (el.softplus, (-700.0, 700.0)),
-    "erf": (el.erf, (-6.0, 6.0)),
-    "normal_cdf": (el.normal_cdf, (-36.0, 9.0)),
-}
 SMOOTH = [name for name, activation in ACTIVATIONS.items() if activation.smooth]
-
-
-def points(low, high, dtype, count=150):
-    """Some from the whole range, some close to 0, where series are switched, and the ends."""
-    generator = torch.Generator().manual_seed(count)
-    x = low + (high - low) * torch.rand(count, dtype=F64, generator=generator)
-    small = torch.logspace(-12, 0, 25, dtype=F64)
-    x = torch.cat([x, torch.tensor([low, high], dtype=F64), small, -small])
-    return x[(x >= low) & (x <= high)].to(dtype)
-
-
-def arb_bounds(name, x, k=0):
-    """The k-th derivative at x: numbers that enclose the truth, as arb's decimal strings with 40 digits."""
-    with exact.flint.ctx.workprec(200):
-        return exact.arb_jet(name, float(x), k)[k]
-
-
-def inside(ball, lo, hi):
-    with exact.flint.ctx.workprec(200):
-        return bool(exact.flint.arb(lo) <= ball) and bool(ball <= exact.flint.arb(hi))
-
-
-@pytest.mark.parametrize("dtype", [F32, F64])
-@pytest.mark.parametrize("name", MONOTONE)
-def test_point_intervals_contain_arbs_value(name, dtype):
-    function, (low, high) = MONOTONE[name]
-    if dtype == F32:
-        low, high = max(low, -80.0), min(high, 80.0)
-    x = points(low, high, dtype)
-    result = function(Interval(x, x))
-    for value, lo, hi in zip(x.tolist(), result.lo.tolist(), result.hi.tolist(), strict=True):
-        assert inside(arb_bounds(name, value), lo, hi), (value, lo, hi)
-    size = result.hi.abs().clamp(min=1e-290 if dtype == F64 else 1e-30)
-    most = 1e4 if name == "normal_cdf" else 30  # its tail is ill conditioned
-    assert ((result.hi - result.lo) / size).max() < most * torch.finfo(dtype).eps
-
-
-@pytest.mark.parametrize("name", MONOTONE)
-def test_intervals_are_the_hull_of_their_ends(name):
-    function, (low, high) = MONOTONE[name]
-    x, y = points(low, high, F64), points(low, high, F64).flip(0)
-    lo, hi = torch.minimum(x, y), torch.maximum(x, y)
-    result, left, right = function(Interval(lo, hi)), function(Interval(lo, lo)), function(Interval(hi, hi))
-    assert torch.equal(result.lo, left.lo) and torch.equal(result.hi, right.hi)
-
-
-@pytest.mark.parametrize(
-    "function, x, expected",
-    [
-        (el.exp, (-INF, INF), (0, INF)),
-        (el.tanh, (-INF, INF), (-1, 1)),
-        (el.sigmoid, (-INF, 0.0), (0, 0.5)),
-        (el.softplus, (-INF, INF), (0, INF)),
-        (el.normal_cdf, (-INF, INF), (0, 1)),
-        (el.erf, (-INF, INF), (-1, 1)),
-        (el.log, (-1.0, 1.0), (-INF, 0)),
-        (el.sqrt, (-1.0, 4.0), (0, 2)),
-        (el.sqr, (-3.0, 2.0), (0, 9)),
-        (el.sqr, (-INF, 1.0), (0, INF)),
-    ],
-)
-def test_unbounded_and_cut_to_the_domain(function, x, expected):
-    result = function(Interval([x[0]], [x[1]]), rounding="nearest")
-    assert (result.lo.item(), result.hi.item()) == expected
-
-
-@pytest.mark.parametrize("function", [el.log, el.sqrt])
-def test_outside_the_domain_is_empty(function):
-    assert is_empty(function(Interval([-2.0], [-1.0]))).all()
-
-
-@pytest.mark.parametrize("function", [el.exp, el.log, el.sqrt, el.tanh, el.sigmoid, el.softplus, el.normal_cdf, el.sqr])
-def test_the_range_over_nothing_is_nothing(function):
-    assert is_empty(function(empty(1))).all()
-
-
-@pytest.mark.parametrize(
-    "n, x, expected",
-    [
-        (3, (-2.0, 3.0), (-8, 27)),
-        (4, (-2.0, 1.0), (0, 16)),
-        (0, (-2.0, 1.0), (1, 1)),
-        (1, (-2.0, 1.0), (-2, 1)),
-        (-1, (2.0, 4.0), (0.25, 0.5)),
-        (-2, (-2.0, 1.0), (0.25, INF)),
-    ],
-)
-def test_powers(n, x, expected):
-    result = el.pown(Interval([x[0]], [x[1]]), n, rounding="nearest")
-    assert (result.lo.item(), result.hi.item()) == expected
-    outward = el.pown(Interval([x[0]], [x[1]]), n)
-    assert outward.lo <= result.lo and outward.hi >= result.hi
-
-
-def test_powers_need_integers():
-    with pytest.raises(TypeError, match=r"n: got float 0.5, need an integer"):
-        el.pown(Interval([0.0], [1.0]), 0.5)
 
 
 class Counted:
@@ -160,24 +54,24 @@ def counted_jet(name, z):
     """What module ``activations`` computes, operation by operation."""
     x, one = Counted(z), Counted(torch.ones_like(z))
     number = lambda c, error=0.0: Counted(c * one.value, error * c)  # noqa: E731
-    sigmoid = lambda y: y.apply(torch.sigmoid(y.value), 0 * y.value, el.ULPS["sigmoid"])  # noqa: E731
+    sigmoid = lambda y: y.apply(torch.sigmoid(y.value), 0 * y.value, ULPS["sigmoid"])  # noqa: E731
     if name == "gelu":
         y = x * number(math.sqrt(0.5), 0.5)
-        cdf = y.apply(normal_cdf(z), 2 * math.sqrt(0.5) * normal_pdf(z), el.ULPS["erfc"])
+        cdf = y.apply(normal_cdf(z), 2 * math.sqrt(0.5) * normal_pdf(z), ULPS["erfc"])
         exponent = x.times(-0.5) * x
-        density = exponent.apply(*[exponent.value.exp()] * 2, el.ULPS["exp"]) * number(1 / math.sqrt(2 * math.pi), 0.5)
+        density = exponent.apply(*[exponent.value.exp()] * 2, ULPS["exp"]) * number(1 / math.sqrt(2 * math.pi), 0.5)
         square = x * x
         return [x * cdf, cdf + x * density, density * (number(2.0) - square), density * x * (square - number(4.0))]
     scaled = x.times(2) if name == "tanh" else x
     s, c = sigmoid(scaled), sigmoid(scaled.times(-1))
     p = s * c
     if name == "tanh":
-        t, d = x.apply(z.tanh(), 0 * z, el.ULPS["tanh"]), p.times(4)
+        t, d = x.apply(z.tanh(), 0 * z, ULPS["tanh"]), p.times(4)
         return [t, d, t.times(-2) * d, d * (number(4.0) - number(6.0) * d)]
     q, r = p * (c - s), p * (one - number(6.0) * p)
     if name == "silu":
         return [x * s, s + x * p, p.times(2) + x * q, number(3.0) * q + x * r]
-    softplus = x.apply(torch.logaddexp(z, 0 * z), 0 * z, el.ULPS["softplus"])
+    softplus = x.apply(torch.logaddexp(z, 0 * z), 0 * z, ULPS["softplus"])
     return [s, p, q, r] if name == "sigmoid" else [softplus, s, p, q]
 
 
@@ -185,7 +79,7 @@ def counted_jet(name, z):
 def test_rounding_errors_are_counted_right(name):
     """The table of errors against running error analysis: neither too small, nor much too large."""
     for k, counted in enumerate(counted_jet(name, torch.linspace(-38, 38, 40_001, dtype=F64))):
-        relative, absolute = el.JET_ERRORS[name][k]
+        relative, absolute = jets.JET_ERRORS[name][k]
         left = counted.error - relative * counted.value.abs()
         assert (left <= absolute + 1e-12 * counted.error).all(), k
         assert left.max() > 0.8 * absolute if absolute else left.max() > -0.2 * counted.error.max(), k
@@ -236,11 +130,11 @@ def test_computed_activations_are_as_close_as_counted(name):
     activation = ACTIVATIONS[name]
     z = arguments(activation, 100_000 if name != "gelu" else 140_000)
     assert len(z) >= 100_000
-    jets = torch.stack(activation.jet(z, 3), 1)
-    errors = [el.jet_error(activation, k, F64) for k in range(4)]
+    computed = torch.stack(activation.jet(z, 3), 1)
+    errors = [jets.jet_error(activation, k, F64) for k in range(4)]
     worst = [0.0] * 4
     with exact.flint.ctx.workprec(200):
-        for at, values in zip(z.tolist(), jets.tolist(), strict=True):
+        for at, values in zip(z.tolist(), computed.tolist(), strict=True):
             truth = arb_activation(name, exact.flint.arb(at))
             for k, (value, true) in enumerate(zip(values, truth, strict=True)):
                 relative, absolute = errors[k]
@@ -256,14 +150,14 @@ def test_activations_in_single_precision_are_as_close_as_counted(name):
     z = z[z.isfinite() & (z.abs() < 1e15)]
     order = 3 if activation.smooth else 1
     for k, (value, true) in enumerate(zip(activation.jet(z, order), activation.jet(z.double(), order), strict=True)):
-        relative, absolute = el.jet_error(activation, k, F32)
+        relative, absolute = jets.jet_error(activation, k, F32)
         bound = relative * torch.finfo(F32).eps * value.double().abs() + absolute
         assert ((value.double() - true).abs() <= bound).all(), k
 
 
 def test_the_error_of_other_activations_is_the_largest_of_ours():
     other = replace(ACTIVATIONS["sin"], name="cosine")
-    assert el.jet_error(other, 3, F64) == (5.5, 30 * EPS + 256 * torch.finfo(F64).tiny)
+    assert jets.jet_error(other, 3, F64) == (5.5, 30 * EPS + 256 * torch.finfo(F64).tiny)
 
 
 @pytest.mark.parametrize("dtype", [F32, F64])
@@ -277,7 +171,7 @@ def test_ranges_hold_at_and_around_critical_points(name, dtype):
     starts = torch.tensor([m + s for m in marks for s in shifts], dtype=dtype)
     lo, hi = (t.flatten() for t in torch.meshgrid(starts, starts, indexing="ij"))
     lo, hi = torch.minimum(lo, hi), torch.maximum(lo, hi)
-    ranges = el.jet_ranges(activation, Interval(lo, hi), 3 if activation.smooth else 1, True)
+    ranges = jets.jet_ranges(activation, Interval(lo, hi), 3 if activation.smooth else 1, True)
     inner = [torch.lerp(lo.double(), hi.double(), t) for t in torch.linspace(0, 1, 33, dtype=F64)]
     inner += [torch.clamp(torch.full_like(lo, m), lo, hi).double() for m in marks]
     z = torch.minimum(torch.maximum(torch.stack(inner), lo.double()), hi.double())
@@ -292,26 +186,16 @@ def test_ranges_hold_at_and_around_critical_points(name, dtype):
 
 def test_a_critical_point_inside_is_found():
     """The slope of SiLU near 2.4 exceeds its values at both ends."""
-    slope = el.jet_ranges(ACTIVATIONS["silu"], Interval([2.0], [3.0]), 1, False)[1]
+    slope = jets.jet_ranges(ACTIVATIONS["silu"], Interval([2.0], [3.0]), 1, False)[1]
     assert slope.hi.item() == pytest.approx(1.0998393, abs=1e-6)
     assert slope.lo.item() == pytest.approx(1.0881042, abs=1e-6)
-
-
-@pytest.mark.parametrize("shift", [0.0, 100.0, -1e6])
-def test_periodic_critical_points(shift):
-    lo, hi = ([1.0, 2.0, 4.0, 0.0, 1.6], [2.0, 4.0, 5.0, 7.0, 1.7])
-    x = Interval(torch.tensor(lo, dtype=F64) + shift, torch.tensor(hi, dtype=F64) + shift)
-    result = el.range_of(torch.sin, (-math.pi / 2, math.pi / 2), x, period=2 * math.pi, rounding="nearest")
-    z = torch.stack([torch.lerp(x.lo.double(), x.hi.double(), t) for t in torch.linspace(0, 1, 2001, dtype=F64)])
-    torch.testing.assert_close(result.lo.double(), z.sin().amin(0), atol=1e-5, rtol=0)
-    torch.testing.assert_close(result.hi.double(), z.sin().amax(0), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_ranges_over_unbounded_intervals(name):
     activation = ACTIVATIONS[name]
     x = Interval([-INF, 0.0, -INF], [INF, INF, 0.0])
-    ranges = el.jet_ranges(activation, x, 2 if activation.smooth else 1, True)
+    ranges = jets.jet_ranges(activation, x, 2 if activation.smooth else 1, True)
     z = torch.linspace(-50, 50, 4001, dtype=F64)
     for k, enclosure in enumerate(ranges):
         values = activation.jet(z, k)[k]
@@ -323,22 +207,7 @@ def test_ranges_over_unbounded_intervals(name):
             assert enclosure.hi[0] == INF
 
 
-@pytest.mark.parametrize("function", [el.exp, el.log, el.sqrt, el.tanh, el.normal_cdf, el.sqr])
-def test_arguments_are_checked(function):
-    with pytest.raises(TypeError, match="x: got float, need Interval"):
-        function(1.0)
-
-
 def test_far_out_arguments_are_harmless():
     """gelu'' at 1e200 is density * (2 - z^2) = 0 * inf."""
-    for enclosure in el.jet_ranges(ACTIVATIONS["gelu"], Interval([1e200], [1e201]), 2, True)[1:]:
+    for enclosure in jets.jet_ranges(ACTIVATIONS["gelu"], Interval([1e200], [1e201]), 2, True)[1:]:
         assert torch.isfinite(enclosure.lo).all() and torch.isfinite(enclosure.hi).all()
-
-
-def test_a_function_of_ones_own():
-    """x^2 exp(-x) has extrema at 0 and 2."""
-    result = el.range_of(lambda x: x * x * torch.exp(-x), (0.0, 2.0), Interval([-0.5, 1.0], [1.0, 4.0]), ulps=4.0)
-    assert result.lo.tolist() == pytest.approx([0.0, 16 * math.exp(-4)], abs=1e-12)
-    assert result.hi.tolist() == pytest.approx([0.25 * math.exp(0.5), 4 * math.exp(-2)], abs=1e-12)
-    with pytest.raises(TypeError, match="x: got float, need Interval"):
-        el.range_of(torch.sin, (), 1.0)
