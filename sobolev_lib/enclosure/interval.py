@@ -735,7 +735,7 @@ def pow(x: Interval, y: Interval, *, rounding: str = "outward") -> Interval:
     return Interval.unchecked(lo.masked_fill(nothing, torch.nan), hi.masked_fill(nothing, torch.nan))
 
 
-def holds(x: Interval, where: float, period: float | None) -> Tensor:
+def holds_kernel(x: Interval, where: float, period: float | None) -> Tensor:
     """Say where x holds a point or a repetition of it; on the edge counts, so that rounding cannot lose it."""
     slack = 4 * torch.finfo(x.dtype).eps
     if period is None:
@@ -776,7 +776,7 @@ def range_of(
     right = function(Interval.unchecked(x.hi.clamp(max=largest), x.hi))
     result = hull(left, right)
     for where in critical:
-        inside, slack = holds(x, where, period), 4 * torch.finfo(x.dtype).eps * math.fabs(where)
+        inside, slack = holds_kernel(x, where, period), 4 * torch.finfo(x.dtype).eps * math.fabs(where)
         value = hull(result, function(ball(torch.tensor(where, dtype=x.dtype), slack)))
         result = Interval.unchecked(
             *(torch.where(inside, *ends) for ends in ((value.lo, result.lo), (value.hi, result.hi)))

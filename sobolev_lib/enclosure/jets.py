@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sobolev_lib.enclosure.interval import Interval, holds
+from sobolev_lib.enclosure.interval import Interval, holds_kernel
 from sobolev_lib.enclosure.rounding import widen
 from sobolev_lib.network.activations import Activation
 
@@ -43,7 +43,7 @@ def range_kernel(
     """Return the smallest and largest of the values at the ends and at the critical points inside x."""
     lo, hi = torch.minimum(left, right), torch.maximum(left, right)
     for extremum in extrema:
-        inside = holds(x, extremum.where, period)
+        inside = holds_kernel(x, extremum.where, period)
         if inside.any():
             if extremum.lowest:
                 lo = torch.where(inside, lo.clamp(max=extremum.value), lo)
