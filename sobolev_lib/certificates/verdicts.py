@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sobolev_lib import _check
+from sobolev_lib import _check, _show
 from sobolev_lib.enclosure.adjoints import Split, enclose, halves
 from sobolev_lib.enclosure.affine import affine_kernel
 from sobolev_lib.enclosure.interval import Interval, add, intersection, mag, point, sub
@@ -48,6 +48,12 @@ class Verdict:
     witness: Tensor | None = None
     direction: Tensor | None = None
     boxes: int = 0
+
+    def _repr_html_(self) -> str:
+        vectors = {"witness": self.witness, "direction": self.direction}
+        shown = {k: ", ".join(f"{c:.4g}" for c in v.tolist()) for k, v in vectors.items() if v is not None}
+        row = (self.answer, f"{self.boxes:,}", *shown.values())
+        return _show.table("Verdict", ["answer", "boxes enclosed", *shown], [row])
 
 
 @dataclass(frozen=True, eq=False)

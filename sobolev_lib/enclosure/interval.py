@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sobolev_lib import _check
+from sobolev_lib import _check, _show
 from sobolev_lib.enclosure.rounding import ULPS, mode, step, widen_sum
 
 
@@ -105,6 +105,9 @@ class Interval:
             return f"Interval(shape={tuple(self.shape)}, dtype={self.dtype})"
         pairs = zip(self.lo.flatten().tolist(), self.hi.flatten().tolist(), strict=True)
         return f"Interval({', '.join(f'[{lo:.6g}, {hi:.6g}]' for lo, hi in pairs)})"
+
+    def _repr_html_(self) -> str:
+        return _show.points(f"Interval of shape {tuple(self.shape)}", {"lower end": self.lo, "upper end": self.hi})
 
     def reshape(self, *shape: int) -> "Interval":
         """Return the same intervals in another shape."""

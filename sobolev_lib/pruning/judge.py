@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sobolev_lib import _check
+from sobolev_lib import _check, _show
 from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.training.fit import fit
 from sobolev_lib.training.loss import Batch, Labelled, SobolevLoss, balance_by_moments, check_labels, take, targets
@@ -84,6 +84,17 @@ class Path:
             excess = f"{t.excess:9.0e} +- {t.error:.0e}"
             lines.append(f"{t.action:{size}}  {t.parameters:>10,} {excess}  {t.training:>11}  {verdict}")
         return "\n".join([*lines, self.reason])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        header = ["action", "widths", "parameters", "excess", "standard error", "trained on", "verdict"]
+        rows = []
+        for t in self.trials:
+            figures = (f"{t.parameters:,}", f"{t.excess:.0e}", f"{t.error:.0e}")
+            verdict = "accepted" if t.accepted else "refused"
+            rows.append((t.action, "-".join(map(str, t.widths)), *figures, t.training, verdict))
+        return _show.table("Candidates in the order in which they were tried", header, rows, self.reason)
 
     @property
     def reason(self) -> str:

@@ -18,11 +18,12 @@ Source: Afghan & Naumann, Interval Adjoint Significance Analysis for Neural Netw
 for the product; Kichler, Afghan & Naumann (2024), section 3. Chapter 7.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from sobolev_lib import _check
+from sobolev_lib import _check, _show
 from sobolev_lib.enclosure.adjoints import Enclosure, Split, enclose
 from sobolev_lib.enclosure.interval import Interval, mag, mul, width
 from sobolev_lib.network.surrogate import Surrogate
@@ -63,11 +64,20 @@ class Significance:
     def __str__(self) -> str:
         """One line per layer: number of nodes, and the share of the total that its largest few hold."""
         lines = [f"{'layer':>8} {'nodes':>6} {'largest':>8} {'half of all significance in':>28}"]
+        for name, nodes, largest, half in self._layers():
+            lines.append(f"{name:>8} {nodes:>6} {largest:>8} {half:>22} nodes")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        header = ["layer", "nodes", "largest share", "nodes that hold half of all"]
+        return _show.table("Significance", header, self._layers())
+
+    def _layers(self) -> Iterator[tuple[str, int, str, int]]:
         for name, scores in [("inputs", self.inputs), *((f"hidden {i + 1}", s) for i, s in enumerate(self.hidden))]:
             shares = _share(scores).sort(descending=True).values
-            half = int((shares.cumsum(0) < 0.5).sum()) + 1
-            lines.append(f"{name:>8} {len(shares):>6} {shares[0].item():>8.3f} {half:>22} nodes")
-        return "\n".join(lines)
+            yield name, len(shares), f"{shares[0].item():.3f}", int((shares.cumsum(0) < 0.5).sum()) + 1
 
 
 def balls(x: Tensor, radius: Tensor | float) -> Interval:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sobolev_lib import _check
+from sobolev_lib import _check, _show
 from sobolev_lib.simulation.noise import normal_cdf, normal_pdf
 
 KINDS = ("call", "put", "straddle", "digital")
@@ -39,6 +39,9 @@ class Greeks:
     delta: Tensor
     gamma: Tensor
     vega: Tensor
+
+    def _repr_html_(self) -> str:
+        return _show.points("Price and derivatives", vars(self))
 
 
 def bachelier(spot, *, strike: float, volatility: float, maturity: float, kind: str = "call") -> Greeks:

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from sobolev_lib import _check
+from sobolev_lib import _check, _show
 
 _FORMAT = "sobolev_lib samples 1"
 
@@ -71,6 +71,22 @@ class Samples:
     def __len__(self) -> int:
         """Number of inputs."""
         return len(self.x)
+
+    def __repr__(self) -> str:
+        """The sizes: a million labels are no text."""
+        return f"Samples({len(self):,} inputs of {self.x.shape[1]} components, {', '.join(self._labels())})"
+
+    def _repr_html_(self) -> str:
+        labels = {name: label for name, label in self._labels().items() if label.numel()}
+        rows = [
+            (name, str(tuple(t.shape)), *(f"{x:.3g}" for x in (t.mean(), t.std(correction=0), t.min(), t.max())))
+            for name, t in {"x": self.x, **labels}.items()
+        ]
+        header = ["tensor", "shape", "mean", "deviation", "smallest", "largest"]
+        return _show.table(f"{len(self):,} samples", header, rows)
+
+    def _labels(self) -> dict[str, Tensor]:
+        return {name: t for name in ("value", "gradient", "hvp") if (t := getattr(self, name)) is not None}
 
     def __getitem__(self, rows) -> "Samples":
         """The samples of the given rows: a slice, a tensor of indices or a mask.

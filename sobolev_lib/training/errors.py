@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sobolev_lib import _check
+from sobolev_lib import _check, _show
 from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.training.gauss_newton import jacobian
 from sobolev_lib.training.loss import Labelled, SobolevLoss, check_labels, take, targets
@@ -59,6 +59,11 @@ class Errors:
         """One line: parameters and the three root mean square errors."""
         shown = ", ".join(f"{name} {self.rmse[name]:.1e}" for name in QUANTITIES)
         return f"{self.parameters} parameters; RMSE: {shown}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return _table("Errors", {"-".join(map(str, self.widths)): self}, relative=False).html
 
 
 @torch.no_grad()
@@ -282,7 +287,7 @@ def _direction(direction: Tensor | None, net: Surrogate) -> Tensor:
 
 
 def table(rows: Mapping[str, Errors], *, relative: bool = False) -> str:
-    """Return a plain text table of parameters and RMSE, one row per network, two digits.
+    """Return a table of parameters and RMSE, one row per network, two digits: text, which a notebook shows as HTML.
 
     Args:
         rows: Errors by name, in the order to be shown; a noise floor may be one of them.
@@ -300,12 +305,19 @@ def table(rows: Mapping[str, Errors], *, relative: bool = False) -> str:
         small            40  1.0e-03  2.0e-03  3.0e-02
     """
     _check.instance("relative", relative, bool)
-    size = max([len("network"), *map(len, rows)])
-    lines = [f"{'network':{size}}  parameters" + "".join(f"{name:>9}" for name in QUANTITIES)]
     for name, errors in rows.items():
-        shown = errors.relative if relative else errors.rmse
-        if not shown:
+        if relative and not errors.relative:
             raise ValueError(f"rows: got '{name}' without relative errors, need those that evaluate returns")
-        figures = "".join(f"{shown[quantity]:9.1e}" for quantity in QUANTITIES)
-        lines.append(f"{name:{size}}  {errors.parameters:>10,}{figures}")
-    return "\n".join(lines)
+    return _table("Relative errors" if relative else "Errors (root mean square)", rows, relative)
+
+
+def _table(caption: str, rows: Mapping[str, Errors], relative: bool) -> _show.Table:
+    size = max([len("network"), *map(len, rows)])
+    lines, cells = [f"{'network':{size}}  parameters" + "".join(f"{name:>9}" for name in QUANTITIES)], []
+    for name, errors in rows.items():
+        figures = [f"{(errors.relative if relative else errors.rmse)[quantity]:.1e}" for quantity in QUANTITIES]
+        cells.append([name, f"{errors.parameters:,}", *figures])
+        lines.append(f"{name:{size}}  {errors.parameters:>10,}" + "".join(f"{figure:>9}" for figure in figures))
+    text = _show.Table("\n".join(lines))
+    text.html = _show.table(caption, ["network", "parameters", *QUANTITIES], cells)
+    return text

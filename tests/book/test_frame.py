@@ -24,7 +24,8 @@ def contents(package: Path) -> list[str]:
 
 
 PACKAGES = contents(LIBRARY)
-ORDER = ["_check", *(f"{room}.{module}" for room in PACKAGES for module in contents(LIBRARY / room)), "plotting"]
+ROOMS = [f"{room}.{module}" for room in PACKAGES for module in contents(LIBRARY / room)]
+ORDER = ["_check", "_show", *ROOMS, "plotting"]
 STRANGERS = {  # what is independent of what
     "simulation": {"network", "enclosure", "training", "certificates", "pruning"},
     "network": {"simulation", "enclosure"},
