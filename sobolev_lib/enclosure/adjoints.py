@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.enclosure.interval import Interval, subset
+from sobolev_lib.enclosure.interval import Interval, mid, subset
 from sobolev_lib.enclosure.monomials import monomials
 from sobolev_lib.enclosure.rounding import mode
 from sobolev_lib.enclosure.sweeps import Enclosure, Sweep, concatenate, layers_of, over_fields
@@ -197,7 +197,7 @@ def _check_within(within: Enclosure, sweep: Sweep, box: Interval) -> None:
 def halves(box: Interval, scale: Tensor) -> Interval:
     """Cut each box across its widest side; both halves of a box follow each other."""
     widest = ((box.hi - box.lo) / scale).argmax(1, keepdim=True)
-    middle = (0.5 * box.lo + 0.5 * box.hi).gather(1, widest)
+    middle = mid(box).gather(1, widest)
     lo, hi = box.lo.scatter(1, widest, middle), box.hi.scatter(1, widest, middle)
     return Interval.unchecked(torch.stack([box.lo, lo], 1).flatten(0, 1), torch.stack([hi, box.hi], 1).flatten(0, 1))
 

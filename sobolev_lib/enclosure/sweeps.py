@@ -84,6 +84,14 @@ class Layers:
     output_shift: Interval
     output_scale: Interval
 
+    def forward(self, layer: int, bias: bool = True) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the layer's matrix, its absolute values and its bias."""
+        return self.weights[layer], self.magnitudes[layer], self.biases[layer] if bias else None
+
+    def back(self, layer: int) -> tuple[Tensor, Tensor, None]:
+        """Return the same, transposed, for the way back."""
+        return self.weights[layer].T, self.magnitudes[layer].T, None
+
 
 def layers_of(net: Surrogate) -> Layers:
     """Read a network; its parameters must be finite."""
@@ -95,14 +103,49 @@ def layers_of(net: Surrogate) -> Layers:
 
 
 @dataclass(frozen=True, eq=False)
+class Known:
+    """What is known of some nodes over each box: intervals and, if asked for, zonotopes, which tighten them."""
+
+    range: Interval
+    form: zn.Zonotope | None
+    outward: bool
+
+    def also(self, range: Interval, form: zn.Zonotope | None) -> "Known":
+        """Return what intervals and a zonotope say of the same: the intersection of both."""
+        return Known(range if form is None else _both(range, form, self.outward), form, self.outward)
+
+    def affine(self, weight: Tensor, magnitude: Tensor, bias: Tensor | None) -> "Known":
+        """Return W x + b, given W, its absolute values and b."""
+        result = affine_kernel(weight, magnitude, bias, self.range, self.outward)
+        return self.also(result, self.form and zn.affine_image(weight, magnitude, bias, self.form, self.outward))
+
+    def times(self, other: "Known") -> "Known":
+        """Return the elementwise product."""
+        result = mul_kernel(self.range, other.range, self.outward)
+        if self.form is None:
+            return self.also(result, None)
+        return self.also(result, zn.product(self.form, other.form, self.range, other.range, self.outward))
+
+    def plus(self, other: "Known") -> "Known":
+        """Return the sum."""
+        result = add(self.range, other.range, rounding=MODES[self.outward])
+        return self.also(result, self.form and zn.total(self.form, other.form, self.outward))
+
+
+def _both(x: Interval, form: zn.Zonotope, outward: bool) -> Interval:
+    """Intersect two enclosures of the same; ends that rounding to nearest has put in the wrong order change places."""
+    y = zn.enclosure(form, outward)
+    lo, hi = torch.fmax(x.lo, y.lo), torch.fmin(x.hi, y.hi)
+    return Interval.unchecked(torch.minimum(lo, hi), torch.maximum(lo, hi))
+
+
+@dataclass(frozen=True, eq=False)
 class _Trace:
-    """What the sweeps leave behind for each other, one entry per hidden layer; zonotopes only in their domain."""
+    """What the sweeps leave behind for each other, one entry per hidden layer."""
 
     nodes: list[Interval] = field(default_factory=list)
-    ranges: list[list[Interval]] = field(default_factory=list)  # of f, f', ..
-    slopes: list[list[zn.Zonotope]] = field(default_factory=list)  # of f', ..
-    adjoints: list[Interval] = field(default_factory=list)  # of a_l
-    adjoint_forms: list[zn.Zonotope] = field(default_factory=list)
+    jets: list[list[Known]] = field(default_factory=list)  # f, f', ..
+    adjoints: list[Known] = field(default_factory=list)  # of a_l
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,45 +187,45 @@ class Sweep:
         trace = _Trace()
         value = self.forward(box, trace)
         z_bars, gradient = self.adjoint(len(box), trace)
-        activations = [ranges[0] for ranges in trace.ranges]
-        result = (box, trace.nodes, activations, value, z_bars, trace.adjoints, gradient)
+        activations, a_bars = [jet[0].range for jet in trace.jets], [bar.range for bar in trace.adjoints]
+        result = (box, trace.nodes, activations, value, z_bars, a_bars, gradient)
         if self.order == 2:
             result += (*self.second(len(box), trace), self.directions)
         return Enclosure(*result, rounding=self.rounding)
 
+    def fresh(self, x: Interval, rows: int = 0) -> Known:
+        """Start a sweep with intervals (n, m) whose uncertainty is no one else's."""
+        return Known(x, self.monomials and zn.from_interval(x, self.monomials, self.outward, rows), self.outward)
+
     def forward(self, box: Interval, trace: _Trace) -> Interval:
         """Enclose all nodes; return the value."""
         layers, rounding = self.layers, self.rounding
-        node = div(sub(box, layers.input_shift, rounding=rounding), layers.input_scale, rounding=rounding)
-        form = zn.from_box(node, self.monomials, self.outward) if self.monomials else None
+        box = div(sub(box, layers.input_shift, rounding=rounding), layers.input_scale, rounding=rounding)
+        node = Known(box, self.monomials and zn.from_box(box, self.monomials, self.outward), self.outward)
         for layer in range(self.hidden):
-            node, form = self.affine(layer, node, form)
-            ranges = jet_ranges(layers.activation, node, self.order, self.outward)
-            trace.nodes.append(node)
-            if form is not None:
+            node = node.affine(*layers.forward(layer))
+            trace.nodes.append(node.range)
+            ranges, forms = jet_ranges(layers.activation, node.range, self.order, self.outward), [None] * 3
+            if node.form is not None:
                 degree = self.monomials.degree
-                polynomials = fits(layers.activation, node, form.center, self.order, degree, self.outward)
-                form, *slopes = zn.images(polynomials, form, self.outward)
-                trace.slopes.append(slopes)
-                ranges[0] = _both(ranges[0], form, self.outward)
-            trace.ranges.append(ranges)
-            node = ranges[0]
-        node, form = self.affine(self.hidden, node, form)
-        return add(mul(node[:, 0], layers.output_scale, rounding=rounding), layers.output_shift, rounding=rounding)
+                polynomials = fits(layers.activation, node.range, node.form.center, self.order, degree, self.outward)
+                forms = zn.images(polynomials, node.form, self.outward)
+            node = node.also(ranges[0], forms[0])
+            slopes = [Known(*pair, self.outward) for pair in zip(ranges[1:], forms[1:], strict=False)]
+            trace.jets.append([node, *slopes])
+        value = node.affine(*layers.forward(self.hidden)).range[:, 0]
+        return add(mul(value, layers.output_scale, rounding=rounding), layers.output_shift, rounding=rounding)
 
     def adjoint(self, n: int, trace: _Trace) -> tuple[list[Interval], Interval]:
         """Enclose the adjoints of all nodes; return those of the pre-activations and the gradient."""
         start = mul(point(self.layers.weights[-1]), self.layers.output_scale, rounding=self.rounding)
-        bar = Interval.unchecked(start.lo.expand(n, -1), start.hi.expand(n, -1))
-        form = zn.from_interval(bar, self.monomials, self.outward) if self.monomials else None
-        z_bars = []
+        bar, z_bars = self.fresh(Interval.unchecked(start.lo.expand(n, -1), start.hi.expand(n, -1))), []
         for layer in reversed(range(self.hidden)):
             trace.adjoints.insert(0, bar)
-            trace.adjoint_forms.insert(0, form)
-            bar, form = self.scaled(layer, 1, bar, form, trace)
-            z_bars.insert(0, bar)
-            bar, form = self.affine(layer, bar, form, back=True)
-        return z_bars, div(bar, self.layers.input_scale, rounding=self.rounding)
+            bar = trace.jets[layer][1].times(bar)
+            z_bars.insert(0, bar.range)
+            bar = bar.affine(*self.layers.back(layer))
+        return z_bars, div(bar.range, self.layers.input_scale, rounding=self.rounding)
 
     def second(self, n: int, trace: _Trace) -> tuple[list[Interval], ...]:
         """Sweep along each direction; return the order-2 fields of an `Enclosure`."""
@@ -194,83 +237,40 @@ class Sweep:
 
     def along(self, step: Interval, n: int, trace: _Trace):
         """Sweep forward and back along one direction, (1, d) in scaled units."""
-        dot = Interval.unchecked(step.lo.expand(n, -1), step.hi.expand(n, -1))
-        form = None
-        if self.monomials:  # the symbols of the first two sweeps come first, this direction's own behind them
-            rows = trace.adjoint_forms[0].rows + trace.adjoints[0].shape[1] if self.hidden else 0
-            form = zn.from_interval(dot, self.monomials, self.outward, rows)
-        z_dots, a_dots, z_dot_forms = [], [], []
+        rows = 0
+        if self.monomials and self.hidden:  # the symbols of the first two sweeps come first, its own behind them
+            rows = trace.adjoints[0].form.rows + trace.adjoints[0].range.shape[1]
+        dot = self.fresh(Interval.unchecked(step.lo.expand(n, -1), step.hi.expand(n, -1)), rows)
+        z_dots, a_dots = [], []
         for layer in range(self.hidden):
-            dot, form = self.affine(layer, dot, form, bias=False)
-            z_dots.append(dot)
-            z_dot_forms.append(form)
-            dot, form = self.scaled(layer, 1, dot, form, trace)
-            a_dots.append(dot)
-        bar = Interval.unchecked(torch.zeros_like(dot.lo), torch.zeros_like(dot.hi))
-        form = zn.from_interval(bar, self.monomials, self.outward) if self.monomials else None
+            z_dots.append(dot.affine(*self.layers.forward(layer, bias=False)))
+            dot = trace.jets[layer][1].times(z_dots[-1])
+            a_dots.append(dot.range)
+        bar = self.fresh(Interval.unchecked(torch.zeros_like(dot.range.lo), torch.zeros_like(dot.range.hi)))
         z_bars, a_bars = [], []
         for layer in reversed(range(self.hidden)):
-            a_bars.insert(0, bar)
-            bar, form = self.scaled(layer, 1, bar, form, trace)
-            bent, bent_form = self.bent(layer, z_dots[layer], z_dot_forms[layer], trace)
-            bar = add(bar, bent, rounding=self.rounding)
-            if form is not None:
-                form = zn.total(form, bent_form, self.outward)
-                bar = _both(bar, form, self.outward)
-            z_bars.insert(0, bar)
-            bar, form = self.affine(layer, bar, form, back=True)
-        hvp = div(bar, self.layers.input_scale, rounding=self.rounding)
-        return z_dots, a_dots, z_bars, a_bars, hvp, self.contract(step, bar, form)
+            a_bars.insert(0, bar.range)
+            _, slope, curvature = trace.jets[layer]
+            bent = curvature.times(trace.adjoints[layer].times(z_dots[layer]))
+            bar = slope.times(bar).plus(bent)
+            z_bars.insert(0, bar.range)
+            bar = bar.affine(*self.layers.back(layer))
+        hvp = div(bar.range, self.layers.input_scale, rounding=self.rounding)
+        return [dot.range for dot in z_dots], a_dots, z_bars, a_bars, hvp, self.contract(step, bar)
 
-    def contract(self, step: Interval, bar: Interval, form) -> Interval:
+    def contract(self, step: Interval, bar: Known) -> Interval:
         """Enclose the inner product of the direction with the Hessian-vector product, both in scaled units."""
-        terms = mul_kernel(step, bar, self.outward)
+        terms = mul_kernel(step, bar.range, self.outward)
         total = affine_kernel(*[torch.ones(1, terms.shape[1], dtype=torch.float64)] * 2, None, terms, self.outward)
-        if form is not None:
+        if bar.form is not None:
             middle = 0.5 * step.lo + 0.5 * step.hi
-            result = zn.affine_image(middle, middle.abs(), None, form, self.outward)
+            result = zn.affine_image(middle, middle.abs(), None, bar.form, self.outward)
             slack = sub(step, point(middle), rounding=self.rounding)  # what the midpoint of the step leaves out
-            extra = mul_kernel(slack, bar, self.outward)
+            extra = mul_kernel(slack, bar.range, self.outward)
             lost = torch.maximum(extra.lo.abs(), extra.hi.abs()).sum(1, keepdim=True)
             result = replace(result, rest=result.rest + enlarge(lost, terms.shape[1] + 2, self.outward))
             total = _both(total, result, self.outward)
         return total[:, 0]
-
-    def affine(self, layer: int, x: Interval, form, *, bias: bool = True, back: bool = False):
-        """Apply the layer's matrix, or its transpose on the way back, to an interval and to its zonotope."""
-        weight, magnitude = self.layers.weights[layer], self.layers.magnitudes[layer]
-        matrix = (
-            (weight.T, magnitude.T, None) if back else (weight, magnitude, self.layers.biases[layer] if bias else None)
-        )
-        result = affine_kernel(*matrix, x, self.outward)
-        if form is None:
-            return result, None
-        form = zn.affine_image(*matrix, form, self.outward)
-        return _both(result, form, self.outward), form
-
-    def scaled(self, layer: int, k: int, x: Interval, form, trace: _Trace):
-        """Multiply by the k-th derivative of the activation in the layer."""
-        factor = trace.ranges[layer][k]
-        result = mul_kernel(factor, x, self.outward)
-        if form is None:
-            return result, None
-        form = zn.product(trace.slopes[layer][k - 1], form, factor, x, self.outward)
-        return _both(result, form, self.outward), form
-
-    def bent(self, layer: int, z_dot: Interval, form, trace: _Trace):
-        r"""Enclose :math:`f''(z_l)\, \dot z_l\, \bar a_l`, what the activation's curvature contributes."""
-        result = mul_kernel(z_dot, trace.adjoints[layer], self.outward)
-        if form is not None:
-            form = zn.product(trace.adjoint_forms[layer], form, trace.adjoints[layer], z_dot, self.outward)
-            result = _both(result, form, self.outward)
-        return self.scaled(layer, 2, result, form, trace)
-
-
-def _both(x: Interval, form: zn.Zonotope, outward: bool) -> Interval:
-    """Intersect two enclosures of the same; ends that rounding to nearest has put in the wrong order change places."""
-    y = zn.enclosure(form, outward)
-    lo, hi = torch.fmax(x.lo, y.lo), torch.fmin(x.hi, y.hi)
-    return Interval.unchecked(torch.minimum(lo, hi), torch.maximum(lo, hi))
 
 
 def _stack(parts: list[Interval]) -> Interval:

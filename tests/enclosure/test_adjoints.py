@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sobolev_lib.enclosure import sweeps
 from sobolev_lib.enclosure.adjoints import Split, enclose, halves
-from sobolev_lib.enclosure.interval import Interval, ball, empty, is_empty, subset
+from sobolev_lib.enclosure.interval import Interval, ball, empty, is_empty, point, subset
 from sobolev_lib.network.activations import ACTIVATIONS
 from sobolev_lib.network.surrogate import Surrogate
 from tests import exact
@@ -546,3 +546,10 @@ def test_splits_are_checked():
         Split(0)
     with pytest.raises(ValueError, match="domain: got 'affine', need one of"):
         Split(4, "affine")
+
+
+def test_a_subnormal_point_can_be_split():
+    """Half of the smallest number is none, so that a midpoint by halves would lie outside."""
+    net, box = Surrogate([2, 3, 1]), point([5e-324, -5e-324])
+    whole, cut = enclose(net, box), enclose(net, box, domain=Split(8, "natural"))
+    assert subset(cut.gradient, whole.gradient).all()
