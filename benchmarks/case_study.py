@@ -137,8 +137,6 @@ def networks(config: Config, case: sl.BasketCase):
         sl.fit(sobolev, train, order=1, **settings)
         yield "full_order1", sobolev, watch.read()
     pruned, path = sl.shrink(full, train, validation=held, enough=config.budget, seed=config.seed)
-    if pruned.parameter_count > config.budget:  # it is the order that was given: cut on; fine-tuning does what it can
-        pruned, _ = sl.shrink(pruned, train, validation=held, enough=config.budget, tolerance=1e9)
     seconds = watch.read()
     yield "path", path, seconds
     yield "cut", cut_in_one_stroke(full, pruned.widths, train.x[:16384]), watch.read()

@@ -1,4 +1,4 @@
-"""`grow`: add nodes until the labels cannot tell the network from the large one. The other way to the justified size.
+"""`grow`: add nodes until held-out labels no longer show a gain. The other way to the justified size.
 
 Chapter 7. Source: adding one node at a time, trained to correct what the others leave, is the idea of Fahlman & Lebiere
 (1990); here all weights are trained again after each addition.
@@ -8,8 +8,11 @@ import torch
 
 from sobolev_lib import _check
 from sobolev_lib.network.surrogate import Surrogate
-from sobolev_lib.pruning.judge import Path, Search, begin
+from sobolev_lib.pruning.judge import Judge, Path, split, squares
+from sobolev_lib.pruning.shrink import affordable, learn, steps_of_least_squares
 from sobolev_lib.training.loss import Labelled
+
+PATIENCE = 3  # additions without a new best network before it ends
 
 
 def grow(
@@ -17,29 +20,27 @@ def grow(
     samples: Labelled,
     *,
     hidden: int = 2,
-    order: int = 0,
-    tolerance: float | None = None,
+    order: int | None = None,
     validation: Labelled | float = 0.25,
-    most: int = 500,
+    most: int = 200,
     seed: int = 0,
 ) -> tuple[Surrogate, Path]:
-    """Return a network that was grown from one node per layer until it is as good as `net`, and the path.
+    """Return the smallest network that labels justify, grown from one node per layer, and the path to it.
 
-    Every round adds one node, in the layer where it lowers the excess most. The new node starts with random weights in
-    and zero weights out, so it changes nothing until it is trained; training is that of `shrink`.
+    Every round adds one node, in the layer where it lowers the loss most. The new node starts with random weights in
+    and zero weights out, so it changes nothing until it is trained.
 
     Args:
-        net: The network to match, left as it is; it also is the one that candidates learn from.
+        net: Gives inputs, scaling and activation.
         samples: Labels to learn from.
         hidden: Number of hidden layers.
         order: See ``shrink``.
-        tolerance: See ``shrink``.
         validation: See ``shrink``.
         most: Give up above so many parameters.
         seed: Of new nodes' weights and of the training.
 
     Returns:
-        The network and a ``Path``. If none with at most `most` parameters is within the tolerance, a copy of `net`.
+        The network and a ``Path``.
 
     Raises:
         ValueError: As ``shrink``; no hidden layer.
@@ -49,37 +50,39 @@ def grow(
     The curve of a network with one node needs one node.
 
     >>> from types import SimpleNamespace
-    >>> x = torch.linspace(-2, 2, 256, dtype=torch.float64).reshape(-1, 1)
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> x = torch.randn(512, 1, dtype=torch.float64, generator=generator)
     >>> net = Surrogate([1, 1, 1], "tanh", gain=1.0)
-    >>> samples = SimpleNamespace(x=x, value=net(x).detach(), gradient=None, hvp=None, directions=None)
-    >>> grown, path = grow(net, samples, hidden=1, validation=samples, tolerance=1e-3)
+    >>> noise = 0.1 * torch.randn(512, dtype=x.dtype, generator=generator)
+    >>> samples = SimpleNamespace(x=x, value=net(x).detach() + noise, gradient=None, hvp=None, directions=None)
+    >>> grown, path = grow(net, samples, hidden=1)
     >>> grown.widths
     [1, 1, 1]
     """
-    hidden = _check.count("hidden", hidden)
-    most = _check.count("most", most)
-    search = begin(net, samples, order, tolerance, validation, seed)
-    grown = _ascent(search, hidden, most)
-    return grown, search.path(grown)
-
-
-def _ascent(search: Search, hidden: int, most: int) -> Surrogate:
-    """Add nodes until a network is accepted."""
-    generator = torch.Generator().manual_seed(search.seed)
-    d = search.net.widths[0]
-    net = Surrogate([d, *[1] * hidden, 1], search.net.activation, dtype=search.net.dtype, generator=generator, gain=1.0)
-    net.load_state_dict({**net.state_dict(), **dict(search.net.named_buffers())})
-    accepted = search.attempt("one node in each layer", net)
-    while accepted is None:
-        base, options = search.last, []
-        for layer in range(hidden):
-            wider = _widen(base, layer, generator)
-            if wider.parameter_count > most:
-                return search.net.copy()
-            found = search.attempt(f"{wider.widths[layer + 1]} nodes in layer {layer + 1}", wider)
-            options.append((search.trials[-1].excess, layer, search.last, found))
-        _, _, search.last, accepted = min(options, key=lambda option: option[:2])
-    return accepted
+    _check.instance("net", net, Surrogate)
+    hidden, most, seed = _check.count("hidden", hidden), _check.count("most", most), _check.count("seed", seed, least=0)
+    train, held, order = split(samples, order, validation)
+    generator = torch.Generator().manual_seed(seed)
+    widths = [net.widths[0], *[1] * hidden, 1]
+    small = Surrogate(widths, net.activation, dtype=net.dtype, generator=generator, gain=1.0)
+    small.load_state_dict({**small.state_dict(), **dict(net.named_buffers())})
+    loss = learn(small, train, order, seed)
+    actions, nets, waited = ["one node in each layer"], [small], 0
+    lowest = squares(small, loss, held).mean().item()
+    while waited < PATIENCE:
+        options = [_widen(nets[-1], layer, generator) for layer in range(hidden)]
+        rows = affordable(options[0], train, order)
+        losses = [steps_of_least_squares(option, rows, loss, 30) for option in options]
+        layer = min(range(hidden), key=losses.__getitem__)
+        if options[layer].parameter_count > most:
+            break
+        nets.append(options[layer])
+        actions.append(f"{nets[-1].widths[layer + 1]} nodes in layer {layer + 1}")
+        error = squares(nets[-1], loss, held).mean().item()
+        waited = 0 if error < lowest else waited + 1
+        lowest = min(lowest, error)
+    found, path = Judge(loss, held, len(train.x)).choose(actions, nets)
+    return nets[found], path
 
 
 @torch.no_grad()

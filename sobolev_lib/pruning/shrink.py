@@ -1,77 +1,70 @@
-r"""`shrink`: the smallest network that the labels cannot tell from the large one.
+r"""`shrink`: the smallest network that the labels justify, found on the way down from a large one.
 
-Scores say which node is the next to go, cutting folds what it contributed, and held-out labels say when to stop. The
-rule is a paired comparison. Let r be the residuals of a candidate and R those of the large network on the same held-out
-labels. The labels' noise is common to both and drops out of the mean of
+One stroke makes the network that was handed over narrow enough for least squares: layers go that are nearly affine,
+nodes go that the others predict (``keep_predictive``), and what goes is folded by regression. Then it learns from all
+that the labels say, values and derivatives. From there on one node goes at a time: every node is folded on trial, those
+whose fold raises the loss least are trained on without it, and the best of them goes on. Held-out labels choose
+among all networks on the way (see ``judge``). The smaller a network, the fewer numbers noise can disturb; so the way
+down first lowers the error, and the judge sees where it begins to rise.
 
-.. math::  d_i = r_i^2 - R_i^2, \qquad \operatorname{E} d = e^2 - E^2,
-
-the candidate's *excess*: its squared error against the truth minus that of the large network. A candidate is accepted
-if its excess is at most the squared tolerance or, by default, at most twice its own standard error: then the labels
-that are there cannot show that it is the worse of the two, and do not justify a larger network.
-
-Source: Kichler, Afghan & Naumann (2024), section 3, for pruning until the error would rise; the paired comparison of
-held-out errors is that of Diebold & Mariano (1995). Chapter 7.
+Source: Kichler, Afghan & Naumann (2024), section 3, for pruning until the error would rise. Chapter 7.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
 from sobolev_lib import _check
 from sobolev_lib.network.surrogate import Surrogate
-from sobolev_lib.pruning.cut import affine_layers, cut, keep_most, remove_layers
-from sobolev_lib.pruning.judge import Path, Search, begin
-from sobolev_lib.pruning.significance import balls, significance
-from sobolev_lib.training.loss import Labelled
+from sobolev_lib.pruning.cut import affine_layers, cut, remove_layers
+from sobolev_lib.pruning.judge import Judge, Path, split, squares
+from sobolev_lib.pruning.selection import keep_predictive
+from sobolev_lib.training.fit import fit
+from sobolev_lib.training.gauss_newton import levenberg_marquardt
+from sobolev_lib.training.loss import (
+    Batch,
+    Labelled,
+    SobolevLoss,
+    balance_by_covariance,
+    balance_by_moments,
+    take,
+    targets,
+)
 
-RADIUS = 0.1  # of the balls for the scores, in standard deviations of each input
-FOLD = 16_384  # samples over which cut nodes are folded: enough for a regression on a hundred nodes
-NARROW = 8  # nodes per layer from which on layers and nodes are removed one by one
-
-Score = Callable[[Surrogate], Sequence[Tensor]]
+FOLD = 4096  # samples over which cut nodes are folded, and folds are compared: enough for a hundred nodes
+WIDEST = 12  # nodes of each of two layers after the first stroke
+WORK = 2e9  # multiplications that one step of least squares may cost on the way: decides on how many rows it sees
+NARROW = 8  # nodes of a layer up to which several nodes are tried in turn
+WORSE = 30  # limits by which four networks in a row must miss before the way down ends
 
 
 def shrink(
     net: Surrogate,
     samples: Labelled,
     *,
-    order: int = 0,
-    tolerance: float | None = None,
+    order: int | None = None,
     validation: Labelled | float = 0.25,
     enough: int = 1,
-    score: Score | None = None,
     seed: int = 0,
 ) -> tuple[Surrogate, Path]:
-    r"""Return the smallest network found whose held-out error is that of `net`, within the tolerance, and the path.
-
-    The widths are halved while that helps; then whole layers go, those closest to affine first; then single nodes, the
-    least significant of each layer first; the last two until nothing more is accepted. Nodes are folded by regression
-    (see ``cut``).
+    r"""Return the smallest network that labels justify, trained on all that they say, and the path to it.
 
     Args:
         net: A trained network, left as it is.
         samples: Labels to learn from.
-        order: 0 holds the candidates to the values, 1 and 2 also to the derivative labels, which must be there;
-            derivatives count in the shares of ``balance_by_moments``.
-        tolerance: Largest root of the excess that is accepted, in units of the value. Default: the excess may be up to
-            twice its standard error, so more held-out labels allow less.
-        validation: Held-out labels that neither `net` nor `samples` have seen: with labels that `net` was trained on,
-            the comparison favours it. A number is the share of `samples` to hold out, from their end. Sobol' samples
-            need a scramble of their own: the end of a Sobol' sequence fills the gaps of its start.
-        enough: Stop as soon as an accepted network has at most so many parameters.
-        score: Function from a network to scores of its hidden nodes. Default: ``significance`` over balls around 256
-            samples, of the value, or at order 1 and 2 of value and gradient (normalised, added).
-        seed: Of the training between cuts.
+        order: Of the labels that are used. Default: the highest they have, so that derivatives are learned and judged
+            throughout.
+        validation: Held-out labels that neither `net` nor `samples` have seen. A number is the share of `samples` to
+            hold out, from their end; the network that was found then learns from them too.
+        enough: The way down ends at the first network with at most so many parameters.
+        seed: Of the order of samples in training.
 
     Returns:
-        The network, and a ``Path``, which prints as a table. If no smaller network is within the tolerance, a copy of
-        `net` is returned, and the path says so.
+        The network, and a ``Path``, which prints as a table and says in ``path.reason`` why this one, and how small a
+        difference would have been seen. If no smaller network is justified, a copy of `net` is returned.
 
     Raises:
-        ValueError: Labels missing for `order`; a share outside (0, 1); a tolerance that is not positive; fewer than 64
-            held-out samples.
+        ValueError: Labels missing for `order`; a share outside (0, 1); fewer than 64 held-out samples.
 
     Chapter 7, "The automatic way".
 
@@ -79,91 +72,145 @@ def shrink(
         A network whose second node is a copy of the first loses it, since one node can do the work of both.
 
         >>> from types import SimpleNamespace
-        >>> x = torch.linspace(-2, 2, 256, dtype=torch.float64).reshape(-1, 1)
+        >>> generator = torch.Generator().manual_seed(1)
+        >>> x = torch.randn(512, 1, dtype=torch.float64, generator=generator)
         >>> net = Surrogate([1, 2, 1], "tanh", gain=1.0, generator=torch.Generator().manual_seed(0))
         >>> _ = net.weights[0].data.fill_(1.0)
-        >>> samples = SimpleNamespace(x=x, value=net(x).detach(), gradient=None, hvp=None, directions=None)
-        >>> small, path = shrink(net, samples, validation=samples, tolerance=1e-6)
+        >>> noise = 0.1 * torch.randn(512, dtype=x.dtype, generator=generator)
+        >>> value = net(x).detach() + noise
+        >>> samples = SimpleNamespace(x=x, value=value, gradient=None, hvp=None, directions=None)
+        >>> small, path = shrink(net, samples)
         >>> small.widths
         [1, 1, 1]
     """
-    enough = _check.count("enough", enough)
-    search = begin(net, samples, order, tolerance, validation, seed)
-    small = _Descent(search, score or _default_score(net, search.train.x, order), enough).run()
-    return small, search.path(small)
+    _check.instance("net", net, Surrogate)
+    enough, seed = _check.count("enough", enough), _check.count("seed", seed, least=0)
+    train, held, order = split(samples, order, validation)
+    start = _narrow(net, train, order)
+    loss = learn(start, train, order, seed)
+    judge = Judge(loss, held, len(train.x))
+    unseen = not isinstance(validation, int | float)  # else the network may have learned from what is held out
+    actions, nets = (["as it came"], [net.copy()]) if unseen else ([], [])
+    for action, candidate in _descend(start, train, loss, judge, enough):
+        actions.append(action)
+        nets.append(candidate)
+    _polish(nets, train, loss, judge)
+    found, path = judge.choose(actions, nets)
+    small = nets[found]
+    if not unseen:
+        small = _finished(small, samples, train, loss, judge)
+    return small, path
 
 
-class _Descent:
-    """The three ways to make the network smaller."""
-
-    def __init__(self, search: Search, score: Score, enough: int):
-        self.search, self.score, self.enough = search, score, enough
-        self.best = search.net.copy()
-
-    def run(self) -> Surrogate:
-        """Halve; then layers and nodes in turn, until one of them changes nothing."""
-        self._halve()
-        self._drop_layers()
-        while self._drop_nodes() and self._drop_layers():
-            pass
-        return self.best
-
-    def _done(self) -> bool:
-        return self.best.parameter_count <= self.enough
-
-    def _try(self, action: str, candidate: Surrogate) -> bool:
-        accepted = self.search.attempt(action, candidate)
-        if accepted is not None:
-            self.best = accepted
-        return accepted is not None
-
-    def _halve(self) -> None:
-        """Halve the widths of a large network, past refusals: what is small enough to be trained well may pass."""
-        net = self.best
-        while not self._done() and max(net.widths[1:-1], default=1) > NARROW:
-            widest = max(net.widths[1:-1])
-            kept = keep_most(self.score(net), [min(widest // 2, width) for width in net.widths[1:-1]])
-            candidate = cut(net, kept, x=self.search.train.x[:FOLD])
-            self._try(f"{widest // 2} of {widest} nodes in each layer", candidate)
-            net = self.search.last
-
-    def _drop_layers(self) -> bool:
-        """Remove layers until one is refused; return whether any was removed."""
-        before = self.best
-        while not self._done() and len(self.best.widths) > 3:
-            (layer,) = affine_layers(self.best, self.search.train.x[:4096], 1)
-            candidate = remove_layers(self.best, [layer], self.search.train.x[:FOLD])
-            if not self._try(f"without hidden layer {layer + 1} of {len(self.best.widths) - 2}", candidate):
-                break
-        return self.best is not before
-
-    def _drop_nodes(self) -> bool:
-        """Remove nodes until none can go in any layer; return whether any was removed."""
-        before = self.best
-        while not self._done() and any(self._try(*candidate) for candidate in self._smaller_by_one(self.best)):
-            pass
-        return self.best is not before
-
-    def _smaller_by_one(self, net: Surrogate):
-        """Yield networks with a node less (an eighth of the nodes, while there are many), least significant first."""
-        scores = [layer / layer.sum().clamp_min(torch.finfo(layer.dtype).tiny) for layer in self.score(net)]
-        for layer in sorted(range(len(scores)), key=lambda i: scores[i].min().item()):
-            width = len(scores[layer])
-            less = max(1, width // 8)
-            if width > less:
-                counts = [len(s) - less * (i == layer) for i, s in enumerate(scores)]
-                candidate = cut(net, keep_most(scores, counts), x=self.search.train.x[:FOLD])
-                yield f"{width - less} of {width} nodes in layer {layer + 1}", candidate
+def _narrow(net: Surrogate, train: Batch, order: int) -> Surrogate:
+    """Return the network after the first stroke: at most two layers, of a width that least squares can afford."""
+    x, surplus = train.x[:FOLD], len(net.widths) - 4
+    if surplus > 0:
+        net = remove_layers(net, affine_layers(net, x, surplus), x)
+    widths, q = net.widths, targets(take(train, slice(1), order), order).shape[1]
+    width = WIDEST
+    while (
+        width > 4 and q * min(len(x), len(train.x)) * _count([widths[0], *[width] * (len(widths) - 2), 1]) ** 2 > WORK
+    ):
+        width -= 1
+    if max(widths[1:-1], default=0) <= width:
+        return net.copy()
+    return cut(net, keep_predictive(net, x, [min(width, m) for m in widths[1:-1]]), x=x)
 
 
-def _default_score(net: Surrogate, x: Tensor, order: int) -> Score:
-    box = balls(x[:256], radius=RADIUS * net.input_scale)
+def _count(widths: list[int]) -> int:
+    return sum((a + 1) * b for a, b in zip(widths[:-1], widths[1:], strict=True))
 
-    def score(candidate: Surrogate) -> list[Tensor]:
-        of_value = significance(candidate, box).normalised().hidden
-        if order == 0:
-            return of_value
-        of_gradient = significance(candidate, box, of="gradient").normalised().hidden
-        return [a + b for a, b in zip(of_value, of_gradient, strict=True)]
 
-    return score
+def learn(net: Surrogate, train: Batch, order: int, seed: int) -> SobolevLoss:
+    """Train the narrow network from its fold on, and return the balance that whitens its residuals."""
+    loss = balance_by_moments(train, order)
+    fit(net, train, order=order, steps=300, batch=256, finish=0, balance=loss, seed=seed)
+    rows = affordable(net, train, order)
+    steps_of_least_squares(net, rows, loss, 15)
+    for _ in range(2):
+        loss = balance_by_covariance(net, rows, order)
+        steps_of_least_squares(net, rows, loss, 15)
+    return loss
+
+
+def affordable(net: Surrogate, train: Batch, order: int) -> Batch:
+    """Return the first rows: as many as a step of least squares can afford, at least eight labels a parameter."""
+    p, q = net.parameter_count, targets(take(train, slice(1), order), order).shape[1]
+    return take(train, slice(0, max(int(WORK / (q * p**2)), 8 * p // q + 1)), order)
+
+
+def steps_of_least_squares(net: Surrogate, samples: Batch, loss: SobolevLoss, steps: int) -> float:
+    """Take steps of least squares, in place, and return the loss."""
+    for _ in levenberg_marquardt(net, samples, loss, steps=steps):
+        pass
+    return squares(net, loss, samples).mean().item()
+
+
+def _descend(
+    net: Surrogate, train: Batch, loss: SobolevLoss, judge: Judge, enough: int
+) -> Iterator[tuple[str, Surrogate]]:
+    """Yield the narrow network and those with ever fewer nodes, until they are far too small."""
+    yield "in one stroke, trained", net.copy()
+    missed, best = 0, squares(net, loss, judge.held)
+    while net.parameter_count > enough and missed < 4 and len(net.widths) > 2:
+        action, net = _smaller(net, train, loss)
+        yield action, net.copy()
+        own = squares(net, loss, judge.held)
+        floor = best.mean().item() / len(loss.matrix) * net.parameter_count / judge.rows
+        gap = own - best
+        missed = missed + 1 if gap.mean() > WORSE * max(floor, gap.std() / len(gap) ** 0.5) else 0
+        best = min(own, best, key=torch.mean)
+
+
+def _smaller(net: Surrogate, train: Batch, loss: SobolevLoss) -> tuple[str, Surrogate]:
+    """Return the network without the node (or the one-node layer) that is missed least, trained on without it."""
+    some = take(train, slice(0, FOLD // 2), loss.order)
+    options = []
+    for layer, width in enumerate(net.widths[1:-1]):
+        for node in range(width):
+            options.append((layer, _without(net, layer, node, some.x)))
+    options = sorted(((squares(c, loss, some).mean().item(), i, layer, c) for i, (layer, c) in enumerate(options)))
+    rows = affordable(net, train, loss.order)
+    before = squares(net, loss, rows).mean().item()
+    allowed = before * (1 + 0.5 * net.parameter_count / (len(rows.x) * len(loss.matrix)))
+    tried = []
+    for _, i, layer, candidate in options[: 1 if max(net.widths[1:-1]) > NARROW else 3]:
+        tried.append((steps_of_least_squares(candidate, rows, loss, 8), i, layer, candidate))
+        if tried[-1][0] <= allowed:
+            break
+    after, _, layer, best = min(tried)
+    if after > allowed and len(tried) > 1:
+        steps_of_least_squares(best, rows, loss, 20)
+    left = net.widths[layer + 1] - 1
+    return (f"{left} nodes in layer {layer + 1}" if left else f"without layer {layer + 1}"), best
+
+
+def _without(net: Surrogate, layer: int, node: int, x) -> Surrogate:
+    """Return the network without one node, folded by regression; without the layer if that was its only node."""
+    kept = [torch.arange(width) for width in net.widths[1:-1]]
+    kept[layer] = torch.cat([kept[layer][:node], kept[layer][node + 1 :]])
+    return cut(net, kept, x=x) if len(kept[layer]) else remove_layers(net, [layer], x)
+
+
+def _polish(nets: list[Surrogate], train: Batch, loss: SobolevLoss, judge: Judge) -> None:
+    """Finish the networks that are near the limit on all samples, and keep what the judge likes better."""
+    best, verdicts = judge.verdicts(nets)
+    near = [i for i, (excess, error, _) in enumerate(verdicts) if excess <= 4 * error]
+    for i in sorted(near, key=lambda i: nets[i].parameter_count)[:8]:
+        nets[i] = _better(nets[i], train, loss, judge)
+
+
+def _better(net: Surrogate, train: Batch, loss: SobolevLoss, judge: Judge) -> Surrogate:
+    """Return the network, or what more least squares make of it if held-out labels find that better."""
+    further = net.copy()
+    fit(further, train, order=loss.order, steps=0, finish=30, balance=loss)
+    return min(net, further, key=lambda n: squares(n, loss, judge.held).mean().item())
+
+
+def _finished(net: Surrogate, samples: Labelled, train: Batch, loss: SobolevLoss, judge: Judge) -> Surrogate:
+    """Return the network fitted to all labels, the held-out ones too, if such a fit did not harm on the others alone."""
+    everything = take(samples, slice(0, len(samples.x)), loss.order)
+    final = net.copy()
+    fit(final, everything, order=loss.order, steps=0, finish=30, balance=loss)
+    return final
