@@ -10,6 +10,7 @@ down first lowers the error, and the judge sees where it begins to rise.
 Source: Kichler, Afghan & Naumann (2024), section 3, for pruning until the error would rise. Chapter 7.
 """
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -98,7 +99,7 @@ def shrink(
     found, path = judge.choose(actions, nets)
     small = nets[found]
     if not unseen:
-        small = _finished(small, samples, train, loss, judge)
+        small = _finished(small, samples, loss)
     return small, path
 
 
@@ -119,7 +120,7 @@ def _narrow(net: Surrogate, train: Batch, order: int) -> Surrogate:
 
 
 def _count(widths: list[int]) -> int:
-    return sum((a + 1) * b for a, b in zip(widths[:-1], widths[1:], strict=True))
+    return sum((a + 1) * b for a, b in itertools.pairwise(widths))
 
 
 def learn(net: Surrogate, train: Batch, order: int, seed: int) -> SobolevLoss:
@@ -195,7 +196,7 @@ def _without(net: Surrogate, layer: int, node: int, x) -> Surrogate:
 
 def _polish(nets: list[Surrogate], train: Batch, loss: SobolevLoss, judge: Judge) -> None:
     """Finish the networks that are near the limit on all samples, and keep what the judge likes better."""
-    best, verdicts = judge.verdicts(nets)
+    _, verdicts = judge.verdicts(nets)
     near = [i for i, (excess, error, _) in enumerate(verdicts) if excess <= 4 * error]
     for i in sorted(near, key=lambda i: nets[i].parameter_count)[:8]:
         nets[i] = _better(nets[i], train, loss, judge)
@@ -208,9 +209,8 @@ def _better(net: Surrogate, train: Batch, loss: SobolevLoss, judge: Judge) -> Su
     return min(net, further, key=lambda n: squares(n, loss, judge.held).mean().item())
 
 
-def _finished(net: Surrogate, samples: Labelled, train: Batch, loss: SobolevLoss, judge: Judge) -> Surrogate:
-    """Return the network fitted to all labels, the held-out ones too, if such a fit did not harm on the others alone."""
-    everything = take(samples, slice(0, len(samples.x)), loss.order)
+def _finished(net: Surrogate, samples: Labelled, loss: SobolevLoss) -> Surrogate:
+    """Return the network fitted to all labels, those that were held out too."""
     final = net.copy()
-    fit(final, everything, order=loss.order, steps=0, finish=30, balance=loss)
+    fit(final, take(samples, slice(0, len(samples.x)), loss.order), order=loss.order, steps=0, finish=30, balance=loss)
     return final

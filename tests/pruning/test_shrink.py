@@ -1,4 +1,4 @@
-"""`shrink` and `grow`: the verdict against direct computation, known small networks, the judge's errors by simulation."""
+"""`shrink` and `grow`: verdicts against direct computation, known small networks, the judge's errors by simulation."""
 
 from types import SimpleNamespace
 
@@ -63,7 +63,7 @@ def test_the_excess_is_the_difference_of_the_mean_squared_errors_on_the_held_out
 
 @pytest.mark.parametrize("unit", [1.0, 1e-3, 5e3])
 def test_it_finds_the_two_bumps_in_any_unit(trained, unit):
-    net, samples, held = trained
+    _, samples, held = trained
     mine = [
         SimpleNamespace(**{**vars(s), "value": unit * s.value, "gradient": unit * s.gradient}) for s in (samples, held)
     ]
@@ -144,8 +144,8 @@ def test_the_path_reads_as_a_table():
         "action                  parameters    excess +- error   verdict",
         "in one stroke, trained          73     0e+00 +- 0e+00   best",
         "7 nodes in layer 1              64     5e-05 +- 4e-05   accepted",
-        "7-7-1 (64 parameters) is the smallest of 2 networks not told by 4,096 held-out labels from the best, 7-8-1 (73 "
-        "parameters); a network whose gradient is off by 3.1% would have been seen.",
+        "7-7-1 (64 parameters) is the smallest of 2 networks not told by 4,096 held-out labels from the best, 7-8-1 "
+        "(73 parameters); a network whose gradient is off by 3.1% would have been seen.",
     ]
 
 
