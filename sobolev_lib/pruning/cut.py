@@ -11,8 +11,8 @@ them into the nodes to keep; `cut` makes the smaller network. What a removed nod
 The constant is the midpoint of the node's interval (the paper) or its sample mean; regression uses that the nodes of
 a trained layer are strongly correlated, so that those kept can speak for those removed. Chapter 7.
 
-Source: Kichler, Afghan & Naumann (2024), section 3, for folding midpoints; LeCun, Denker & Solla (1990) and Hassibi &
-Stork (1993) for compensating what is removed.
+Source: Kichler, Afghan & Naumann (2024), section 3, for folding midpoints; LeCun, Denker & Solla (1989) and Hassibi &
+Stork (1992) for compensating what is removed.
 """
 
 from collections.abc import Sequence

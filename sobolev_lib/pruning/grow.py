@@ -1,7 +1,7 @@
 """`grow`: add nodes until held-out labels no longer show a gain. The other way to the justified size.
 
 Chapter 7. Source: adding one node at a time, trained to correct what the others leave, is the idea of Fahlman & Lebiere
-(1990); here all weights are trained again after each addition.
+(1989); here all weights are trained again after each addition.
 """
 
 import torch

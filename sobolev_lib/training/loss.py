@@ -9,7 +9,7 @@ with a balance matrix :math:`M` (q, q), without which the sum would add squares 
 
 Source: Czarnecki et al., Sobolev Training for Neural Networks (2017); Kichler, Afghan & Naumann (2024), section 4;
 the balance by moments is that of Huge & Savine (2020), the balance by covariance is generalised least squares (Aitken
-1935).
+1936).
 """
 
 from dataclasses import dataclass

@@ -146,6 +146,27 @@ def test_every_source_is_cited_and_every_citation_has_a_source():
     assert cited == keys
 
 
+DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef
+
+
+def test_every_source_that_a_docstring_names_is_in_the_bibliography():
+    entries = re.split(r"^@", (ROOT / "book" / "references.bib").read_text("utf-8"), flags=re.MULTILINE)[1:]
+    authors = {}  # surnames by year
+    for entry in entries:
+        names = re.search(r"author\s*= \{(.*)\},", entry)[1].translate({ord(c): None for c in "{}\\'\""})
+        year = re.search(r"year\s*= \{(\d+)\}", entry)[1]
+        authors.setdefault(year, set()).update(name.split(",")[0] for name in names.split(" and "))
+    unknown = []
+    for path in sorted(LIBRARY.rglob("*.py")):
+        nodes = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, DOCUMENTED)]
+        for text in filter(None, map(ast.get_docstring, nodes)):
+            for match in re.finditer(r"(?<=[\s(])((?:18|19|20)\d\d)(?=[);:,-])", text):
+                before = text[max(0, match.start() - 220) : match.start()].replace("'", "")
+                if not any(name in before for name in authors.get(match[1], ())):
+                    unknown.append(f"{path.stem}: {' '.join(before[-60:].split())} {match[1]}")
+    assert unknown == []
+
+
 def test_every_term_is_defined_once_and_every_definition_is_used():
     blocks = re.findall(r"```\{glossary\}\n(.*?)```", (ROOT / "book" / "glossary.md").read_text("utf-8"), re.DOTALL)
     defined = [line.strip().lower() for block in blocks for line in block.splitlines() if re.match(r"\S", line)]
