@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import case_study
+import sobolev_lib as sl
+from benchmarks import case_study, problems, suite
 from sobolev_lib.simulation.case_study import PUBLISHED_WEIGHTS
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -89,3 +90,63 @@ def test_the_stored_results_are_three_seeds_of_the_full_experiment():
     runs = json.loads((RESULTS / "case_study.json").read_text(encoding="utf-8"))["runs"]
     assert [run["config"]["seed"] for run in runs] == [0, 1, 2]
     assert all(run["config"]["samples"] == 2**20 and run["config"]["dim"] == 7 for run in runs)
+
+
+@pytest.mark.parametrize("make", problems.PROBLEMS, ids=lambda make: make().name)
+def test_the_truth_of_a_problem_is_the_mean_of_its_labels(make):
+    """Level: 15 problems with up to 22 comparisons each at 5 standard errors, one false alarm in 10,000 runs."""
+    problem = make()
+    x = problem.truth["x"][:: max(1, len(problem.truth["x"]) // 64)]
+    rows = torch.arange(0, len(problem.truth["x"]), max(1, len(problem.truth["x"]) // 64))
+    found = problem.label(x.repeat(40, 1), sl.gaussian(seed=7))
+    gaps = [found.value - problem.truth["value"][rows].repeat(40)]
+    gaps += list((found.gradient - problem.truth["gradient"][rows].repeat(40, 1)).T)
+    bias = {"Heston call": 0.02, "Heston put": 0.02}.get(problem.name, 0.0)  # of sixteen steps, in spreads of a label
+    for gap in gaps:
+        assert gap.mean().abs() <= (5 / len(gap) ** 0.5 + bias) * gap.std()
+
+
+@pytest.mark.parametrize("make", problems.PROBLEMS, ids=lambda make: make().name)
+def test_the_curvature_of_a_problem_is_the_slope_of_its_gradient(make):
+    problem = make()
+    if problem.exact is None:  # second derivatives by Monte Carlo: its standard error is stored, and small
+        stored = json.loads(problems.REFERENCES.read_text(encoding="utf-8"))[problem.name]
+        assert all(stored[f"{name}_error"][0] < 5e-3 for name in problems.QUANTITIES)
+        return
+    x, u = problem.truth["x"][:8], problem.direction
+    bump = 1e-4
+    up, down = (problem.exact(x + sign * bump * u, u)[1] @ u for sign in (1, -1))
+    curvature = problem.truth["curvature"]
+    size = 1e-4 * curvature.square().mean().sqrt().item()
+    torch.testing.assert_close((up - down) / (2 * bump), curvature[:8], rtol=1e-3, atol=size)
+
+
+@pytest.fixture(scope="module")
+def quick_suite(tmp_path_factory):
+    """The suite in its quick mode, from the command line."""
+    out = tmp_path_factory.mktemp("suite") / "suite.json"
+    patch = pytest.MonkeyPatch()
+    patch.setattr("sys.argv", ["suite", "--quick", "--out", str(out)])
+    threads = torch.get_num_threads()
+    suite.main()
+    before = out.read_text(encoding="utf-8")
+    suite.main()  # what is there is not repeated
+    torch.set_num_threads(threads)
+    patch.undo()
+    assert out.read_text(encoding="utf-8") == before
+    return json.loads(before)["runs"]
+
+
+@pytest.mark.slow
+def test_the_quick_suite_writes_what_is_promised(quick_suite):
+    assert [run["problem"] for run in quick_suite] == ["Asian", "Ornstein-Uhlenbeck"]
+    for run in quick_suite:
+        assert run["seed"] == 0 and run["labels"] == 2**11
+        assert [entry["name"] for entry in run["networks"]] == list(itertools.chain(*suite.NAMES.values()))
+        for entry in run["networks"]:
+            assert entry["parameters"] == sum((a + 1) * b for a, b in itertools.pairwise(entry["widths"]))
+            assert entry["held_out"] > 0 and entry["seconds"] > 0
+            assert all(entry["error"][name] > 0 for name in problems.QUANTITIES)
+        by_name = {entry["name"]: entry for entry in run["networks"]}
+        assert by_name["pruned_finetuned"]["parameters"] < by_name["full"]["parameters"] / 10
+        assert suite.geometric(by_name["pruned_finetuned"]) < suite.geometric(by_name["full"])
