@@ -66,7 +66,7 @@ from sobolev_lib.simulation.payoffs import (
     Softplus,
     Straddle,
 )
-from sobolev_lib.simulation.samples import Samples
+from sobolev_lib.simulation.samples import Samples, concatenate
 from sobolev_lib.simulation.schemes import EulerMaruyama, Exact, FullTruncation, Milstein, simulate
 from sobolev_lib.training.checkpoint import History
 from sobolev_lib.training.errors import Errors, Violations, evaluate, noise_floor, table, violations
@@ -104,6 +104,7 @@ __all__ = [
     "black_scholes",
     "heston",
     "Samples",
+    "concatenate",
     "label",
     "directions",
     "BasketCase",

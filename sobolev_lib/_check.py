@@ -51,7 +51,9 @@ def tensor(
         needed = "(" + ", ".join(str(size) for size in shape) + ("," if len(shape) == 1 else "") + ")"
         raise ValueError(f"{name}: got shape {tuple(converted.shape)}, need {needed}")
     if least and len(converted) < least:
-        raise ValueError(f"{name}: got shape {tuple(converted.shape)}, need at least {least} rows")
+        raise ValueError(
+            f"{name}: got shape {tuple(converted.shape)}, need at least {'one row' if least == 1 else f'{least} rows'}"
+        )
     if finite and not torch.isfinite(converted).all():
         bad = int((~torch.isfinite(converted)).sum())
         raise ValueError(f"{name}: got {bad} non-finite of {converted.numel()} values, need finite numbers")

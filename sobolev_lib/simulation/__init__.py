@@ -11,6 +11,8 @@ payoffs - what a path is worth, and the smoothing that makes it differentiable (
 closed_form - prices and Greeks by formula, to check against (Chapter 2);
 average - means and standard errors over paths, the same to the last bit in any pieces (Chapter 3);
 samples - the container of labels, and its file (Chapter 3);
+parameters - numbers of model and payoff, and the horizon, that stand in columns of the inputs (Chapter 3);
+pilot - a look before the work: dependent rows, jumps and kinks of one's own payoff (Chapter 3);
 directions - in which directions second derivatives are asked for (Chapters 3 and 8);
 labels - values, pathwise gradients and Hessian-vector products of a model and a payoff (Chapter 3);
 case_study - the Gaussian basket option of the paper (Chapters 0 and 9).

@@ -2,10 +2,11 @@ r"""Prices and Greeks by formula: the truth that labels and surrogates are measu
 
 All values are expected payoffs, not discounted: multiply by :math:`e^{-rT}` for a price. A basket under
 ``Bachelier`` is one Bachelier asset, :math:`b = w \cdot S` with volatility :math:`|L^\top w|`, so these formulas
-cover it. Derived in Chapter 2.
+cover it. Each number may be one for all or one per spot, in shapes that fit together. Derived in Chapter 2.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +45,7 @@ class Greeks:
         return _show.points("Price and derivatives", vars(self))
 
 
-def bachelier(spot, *, strike: float, volatility: float, maturity: float, kind: str = "call") -> Greeks:
+def bachelier(spot, *, strike, volatility, maturity, kind: str = "call") -> Greeks:
     r"""Option on one Bachelier asset, :math:`S_T \sim N(S, v^2 T)`.
 
     .. math:: C = m\,\Phi(z) + s\,\varphi(z), \quad \Delta = \Phi(z), \quad \Gamma = \varphi(z) / s, \quad
@@ -60,7 +61,7 @@ def bachelier(spot, *, strike: float, volatility: float, maturity: float, kind: 
         kind: "call", "put", "straddle" or "digital".
 
     Shape:
-        spot of any shape; all results have the same.
+        spot and numbers of any shapes that broadcast; all results have the common one.
 
     Returns:
         ``Greeks``. Without volatility, those of the payoff itself, with half the jump at a kink.
@@ -73,15 +74,19 @@ def bachelier(spot, *, strike: float, volatility: float, maturity: float, kind: 
     >>> round(bachelier(1.0, strike=1.0, volatility=0.2, maturity=1.0).price.item(), 7)  # 0.2 / sqrt(2 pi)
     0.0797885
     """
-    spot, strike, volatility, maturity = _arguments(spot, strike, volatility, maturity, kind)
-    margin, root = spot - strike, math.sqrt(maturity)
-    deviation = volatility * root
-    z = _ratio(margin, deviation)
+    spot, strike, volatility, maturity = _arguments(
+        kind, ["maturity"], ["volatility"], spot=spot, strike=strike, volatility=volatility, maturity=maturity
+    )
+    margin, root = spot - strike, torch.sqrt(maturity)
+    deviation, alive = volatility * root, volatility > 0
+    safe = torch.where(alive, deviation, 1.0)
+    limit = torch.where(margin == 0, 0.0, torch.copysign(torch.full_like(margin, math.inf), margin))
+    z = torch.where(alive, margin / safe, limit)
     density = normal_pdf(z)
-    bell = density / deviation if deviation > 0 else torch.zeros_like(z)
+    bell = torch.where(alive, density / safe, 0.0)
     if kind == "digital":
-        slope = -z * bell / deviation if deviation > 0 else torch.zeros_like(z)
-        return Greeks(normal_cdf(z), bell, slope, slope * deviation * root if deviation > 0 else torch.zeros_like(z))
+        slope = torch.where(alive, -margin / safe * bell / safe, 0.0)
+        return Greeks(normal_cdf(z), bell, slope, slope * deviation * root)
     vega = root * density
     call = Greeks(margin * normal_cdf(z) + deviation * density, normal_cdf(z), bell, vega)
     if kind == "call":
@@ -90,9 +95,7 @@ def bachelier(spot, *, strike: float, volatility: float, maturity: float, kind: 
     return put if kind == "put" else _sum(call, put)
 
 
-def black_scholes(
-    spot, *, strike: float, volatility: float, maturity: float, rate: float = 0.0, kind: str = "call"
-) -> Greeks:
+def black_scholes(spot, *, strike, volatility, maturity, rate=0.0, kind: str = "call") -> Greeks:
     r"""Option on one Black-Scholes asset, lognormal with :math:`E\,S_T = F = S e^{rT}` and :math:`s = v\sqrt{T}`.
 
     .. math:: C = F\,\Phi(d_1) - K\,\Phi(d_2), \quad \Delta = e^{rT}\,\Phi(d_1), \quad
@@ -109,7 +112,7 @@ def black_scholes(
         kind: "call", "put", "straddle" or "digital".
 
     Shape:
-        spot of any shape; all results have the same.
+        spot and numbers of any shapes that broadcast; all results have the common one.
 
     Returns:
         ``Greeks``.
@@ -122,9 +125,12 @@ def black_scholes(
     >>> round(black_scholes(1.0, strike=1.0, volatility=0.2, maturity=1.0).price.item(), 7)  # 2 Phi(0.1) - 1
     0.0796557
     """
-    spot, strike, volatility, maturity = _arguments(spot, strike, volatility, maturity, kind)
-    _check_positive(spot, strike=strike, volatility=volatility)
-    growth, root = math.exp(_check.number("rate", rate) * maturity), math.sqrt(maturity)
+    spot, strike, volatility, maturity, rate = _arguments(
+        kind,
+        ["spot", "strike", "volatility", "maturity"],
+        **{"spot": spot, "strike": strike, "volatility": volatility, "maturity": maturity, "rate": rate},
+    )
+    growth, root = torch.exp(rate * maturity), torch.sqrt(maturity)
     deviation, forward = volatility * root, growth * spot
     d1 = torch.log(forward / strike) / deviation + 0.5 * deviation
     d2 = d1 - deviation
@@ -143,14 +149,14 @@ def black_scholes(
 def heston(
     spot,
     *,
-    strike: float,
-    variance: float,
-    mean_reversion: float,
-    long_variance: float,
-    vol_of_variance: float,
-    spot_variance_correlation: float,
-    maturity: float,
-    rate: float = 0.0,
+    strike,
+    variance,
+    mean_reversion,
+    long_variance,
+    vol_of_variance,
+    spot_variance_correlation,
+    maturity,
+    rate=0.0,
     kind: str = "call",
 ) -> Greeks:
     r"""Option on one Heston asset, by Fourier inversion along Lewis's contour.
@@ -175,7 +181,7 @@ def heston(
         kind: "call", "put", "straddle" or "digital".
 
     Shape:
-        spot of any shape; all results have the same.
+        spot and numbers of any shapes that broadcast; all results have the common one.
 
     Returns:
         ``Greeks``, vega being the derivative with respect to the initial variance. The price has an absolute error of
@@ -192,23 +198,29 @@ def heston(
     >>> round(heston(1.0, strike=1.0, variance=0.04, maturity=1.0, **terms).price.item(), 7)  # Black-Scholes at 0.2
     0.0796557
     """
-    spot, strike, variance, maturity = _arguments(spot, strike, variance, maturity, kind, volatility_name="variance")
-    _check_positive(spot, strike=strike)
-    kappa, xi = _check.positive("mean_reversion", mean_reversion), _check.positive("vol_of_variance", vol_of_variance)
-    theta = _check.positive("long_variance", long_variance, or_zero=True)
-    rho = _check.number("spot_variance_correlation", spot_variance_correlation)
-    if abs(rho) >= 1:
-        raise ValueError(f"spot_variance_correlation: got {rho}, need a number between -1 and 1, exclusive")
-    if variance == theta == 0:
+    given = {"spot": spot, "strike": strike, "variance": variance, "maturity": maturity, "rate": rate}
+    given |= {"mean_reversion": mean_reversion, "long_variance": long_variance, "vol_of_variance": vol_of_variance}
+    positive = ["spot", "strike", "maturity", "mean_reversion", "vol_of_variance"]
+    spot, strike, variance, maturity, rate, kappa, theta, xi, rho = _arguments(
+        kind, positive, ["variance", "long_variance"], **given, spot_variance_correlation=spot_variance_correlation
+    )
+    if not (rho.abs() < 1).all():
+        worst = float(rho.flatten()[rho.abs().argmax()])
+        raise ValueError(f"spot_variance_correlation: got {worst}, need a number between -1 and 1, exclusive")
+    if ((variance == 0) & (theta == 0)).any():
         raise ValueError("variance: got 0 and long_variance 0, need one of them positive")
-    growth = math.exp(_check.number("rate", rate) * maturity)
+    growth = torch.exp(rate * maturity)
     forward = growth * spot
-    terms = (variance, kappa, theta, xi, rho, maturity)
-    integrals = _lewis_integrals(torch.log(forward / strike).reshape(-1), terms)
+    k, terms = torch.log(forward / strike), torch.stack([kappa, theta, xi, rho, maturity], dim=-1)
+    terms, group = terms.reshape(-1, 5).unique(dim=0, return_inverse=True)
+    integrals = torch.empty(6, k.numel(), dtype=torch.float64)
+    for i, one in enumerate(terms.tolist()):  # the initial variance does not change the exponent's two functions
+        rows = group == i
+        integrals[:, rows] = _lewis_integrals(k.reshape(-1)[rows], variance.reshape(-1)[rows], tuple(one))
     return _heston_greeks(kind, forward, strike, growth, [values.reshape(spot.shape) for values in integrals])
 
 
-def _heston_greeks(kind: str, forward: Tensor, strike: float, growth: float, integrals: list[Tensor]) -> Greeks:
+def _heston_greeks(kind: str, forward: Tensor, strike: Tensor, growth: Tensor, integrals: list[Tensor]) -> Greeks:
     """Greeks by the spot from the integrals over the contour: derivatives of C(F, K), homogeneous of degree 1."""
     i0, i1, j0, j1, v0, v1 = (values / math.pi for values in integrals)
     root = torch.sqrt(strike / forward)
@@ -228,7 +240,7 @@ def _heston_greeks(kind: str, forward: Tensor, strike: float, growth: float, int
 
 def _heston_exponent(u: Tensor, terms: tuple[float, ...]) -> tuple[Tensor, Tensor]:
     """A and D with log psi(u - i/2) = A + D v."""
-    _, kappa, theta, xi, rho, maturity = terms
+    kappa, theta, xi, rho, maturity = terms
     q = u**2 + 0.25
     beta = kappa - rho * xi * torch.complex(torch.full_like(u, 0.5), u)
     d = torch.sqrt(beta**2 + xi**2 * q)
@@ -240,10 +252,10 @@ def _heston_exponent(u: Tensor, terms: tuple[float, ...]) -> tuple[Tensor, Tenso
     return -kappa * theta * (ratio * maturity + 2 / xi**2 * logarithm), -ratio * decay / (1 - g * (1 - decay))
 
 
-def _lewis_integrals(k: Tensor, terms: tuple[float, ...]) -> Tensor:
+def _lewis_integrals(k: Tensor, variance: Tensor, terms: tuple[float, ...]) -> Tensor:
     """The six integrals of Re[w e^(iuk) psi], (6, n), w being 1/q, iu/q, 1, iu, D/q and iuD/q with q = u^2 + 1/4."""
     end = 1.0
-    while _envelope(end, terms) > 1e-18:
+    while _envelope(end, float(variance.min()), terms) > 1e-18:
         end *= 1.25
         if end > 1e9:
             raise ArithmeticError("heston: the characteristic function decays too slowly to be integrated")
@@ -252,53 +264,48 @@ def _lewis_integrals(k: Tensor, terms: tuple[float, ...]) -> Tensor:
     for panels in [2**level for level in range(3, 16)]:
         starts = torch.arange(panels, dtype=torch.float64)[:, None]
         u = ((starts + 0.5 * (1 + nodes)) * (end / panels)).reshape(-1)
-        integrals, size = _sum_over_contour(u, (0.5 * end / panels * weights).repeat(panels), k, terms)
+        integrals, size = _sum_over_contour(u, (0.5 * end / panels * weights).repeat(panels), k, variance, terms)
         if previous is not None and ((integrals - previous).abs() <= 1e-13 * size[:, None]).all():
             return integrals
         previous = integrals
     raise ArithmeticError(f"heston: the integral up to u = {end:.3g} did not converge")
 
 
-def _envelope(u: float, terms: tuple[float, ...]) -> float:
+def _envelope(u: float, variance: float, terms: tuple[float, ...]) -> float:
     """Size of the characteristic function at u - i/2, times u."""
     a, d = _heston_exponent(torch.tensor(u, dtype=torch.float64), terms)
-    return u * math.exp(float((a + d * terms[0]).real))
+    return u * math.exp(float((a + d * variance).real))
 
 
-def _sum_over_contour(u: Tensor, weights: Tensor, k: Tensor, terms: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+def _sum_over_contour(u: Tensor, weights: Tensor, k: Tensor, variance: Tensor, terms: tuple) -> tuple[Tensor, Tensor]:
     """Weighted sums (6, n), and the sums of the absolute values (6,) that bound their rounding errors."""
     a, d = _heston_exponent(u, terms)
-    base = weights * torch.exp(a + d * terms[0])
     q, iu = u**2 + 0.25, torch.complex(torch.zeros_like(u), u)
-    rows = torch.stack([base / q, iu * base / q, base, iu * base, d * base / q, iu * d * base / q])
-    sums = [rows.real @ torch.cos(u * x) - rows.imag @ torch.sin(u * x) for x in k]
-    return torch.stack(sums, dim=1), rows.abs().sum(1)
+    sums, size = [], torch.zeros(6, dtype=torch.float64)
+    known: dict[float, Tensor] = {}
+    for x, v in zip(k, variance.tolist(), strict=True):
+        if v not in known:
+            base = weights * torch.exp(a + d * v)
+            known = {v: torch.stack([base / q, iu * base / q, base, iu * base, d * base / q, iu * d * base / q])}
+            size = torch.maximum(size, known[v].abs().sum(1))
+        sums.append(known[v].real @ torch.cos(u * x) - known[v].imag @ torch.sin(u * x))
+    return torch.stack(sums, dim=1), size
 
 
 def _sum(a: Greeks, b: Greeks) -> Greeks:
     return Greeks(a.price + b.price, a.delta + b.delta, a.gamma + b.gamma, a.vega + b.vega)
 
 
-def _ratio(margin: Tensor, deviation: float) -> Tensor:
-    """Ratio margin / deviation; infinite, or 0 at the kink, if there is no deviation."""
-    return margin / deviation if deviation > 0 else torch.where(margin == 0, 0.0, torch.copysign(_INFINITY, margin))
-
-
-_INFINITY = torch.tensor(math.inf, dtype=torch.float64)
-
-
-def _arguments(spot, strike: float, volatility: float, maturity: float, kind: str, volatility_name: str = "volatility"):
+def _arguments(kind: str, positive: Sequence[str] = (), or_zero: Sequence[str] = (), **given) -> tuple[Tensor, ...]:
+    """The numbers as tensors of one shape, in the order given."""
     _check.choice("kind", kind, KINDS)
-    return (
-        _check.tensor("spot", spot, dtype=torch.float64),
-        _check.number("strike", strike),
-        _check.positive(volatility_name, volatility, or_zero=True),
-        _check.positive("maturity", maturity),
-    )
-
-
-def _check_positive(spot: Tensor, **numbers: float):
-    for name, value in numbers.items():
-        _check.positive(name, value)
-    if not (spot > 0).all():
-        raise ValueError(f"spot: got {float(spot.min()):.6g}, need positive spots")
+    tensors = {name: _check.tensor(name, value, dtype=torch.float64) for name, value in given.items()}
+    for name, tensor in tensors.items():
+        if (name in positive and not (tensor > 0).all()) or (name in or_zero and not (tensor >= 0).all()):
+            needed = "> 0" if name in positive else ">= 0"
+            raise ValueError(f"{name}: got {float(tensor.min()):.6g}, need finite numbers {needed}")
+    try:
+        return torch.broadcast_tensors(*tensors.values())
+    except RuntimeError:
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        raise ValueError(f"spot: got shapes {shapes}, need shapes that broadcast") from None

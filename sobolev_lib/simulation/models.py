@@ -6,14 +6,15 @@ A model is any object with ``dim``, ``drift(t, x)`` and ``diffusion(t, x)``; no 
 - ``diffusion(t, x)`` returns (n, d) if component i is driven by its own Brownian motion, :math:`dX_i = a_i dt +
   b_i dW_i`, or (n, d, m) if m independent Brownian motions drive them all.
 
-Row i of the result may depend on row i of ``x`` only. Five attributes are optional. ``factor`` (d, d) says that the
-Brownian motions of a diagonal diffusion are correlated, :math:`W = \mathrm{factor}\,B` with independent B; models
-and schemes are handed shocks, standard normals that have that correlation already.
-``assets`` says that only the first so many components are prices, which payoffs see (all, if absent);
-``positive`` that the first so many components must be positive initially (none, if absent).
-``transition(x, step, shocks)`` samples the law after ``step`` exactly, and ``law(x, step)`` gives that law, see
-``Law``. Labels with respect to a parameter need an attribute (a number or a vector) that ``drift``, ``diffusion`` and
-``transition`` read anew in each call and that may have one row per path. Derived in Chapter 1.
+Row i of the result may depend on row i of ``x`` only. Six attributes are optional. ``factor`` (d, d) says that the
+Brownian motions of a diagonal diffusion are correlated, :math:`W = \mathrm{factor}\,B` with independent B; models and
+schemes are handed shocks, standard normals that have that correlation already. ``assets`` says that only the first so
+many components are prices, which payoffs see (all, if absent); ``positive`` that the first so many components must be
+positive initially (none, if absent). ``transition(x, step, shocks)`` samples the law after ``step`` exactly, and
+``law(x, step)`` gives that law, see ``Law``; ``scheme`` names the scheme to take by default. A parameter that a label
+is differentiated by, or that differs from input to input, is an attribute (a number or a vector) that ``drift``,
+``diffusion`` and ``transition`` read anew in each call: it then has one row per path, (n, p), and if the horizon
+differs t and ``step`` are (n, 1), for which ``root`` takes the square root. Derived in Chapter 1.
 """
 
 import math
@@ -110,11 +111,11 @@ class Bachelier:
 
     def transition(self, x: Tensor, step: float, shocks: Tensor) -> Tensor:
         """State after ``step`` from x (n, d) and shocks (n, d), standard normals with correlation C."""
-        return torch.addcmul(x, self.volatility * math.sqrt(step), shocks)
+        return torch.addcmul(x, self.volatility * root(step), shocks)
 
     def law(self, x: Tensor, step: float) -> Law:
         """Normal with mean x and covariance step L L'."""
-        return Law(x, self.volatility.expand_as(x) * math.sqrt(step), self.factor)
+        return Law(x, self.volatility.expand_as(x) * root(step), self.factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,12 +178,12 @@ class BlackScholes:
     def transition(self, x: Tensor, step: float, shocks: Tensor) -> Tensor:
         """State after ``step`` from spots x (n, d) and shocks (n, d), standard normals with correlation C."""
         growth = (self.rate - 0.5 * self.volatility**2) * step
-        return x * torch.exp(growth + self.volatility * math.sqrt(step) * shocks)
+        return x * torch.exp(growth + self.volatility * root(step) * shocks)
 
     def law(self, x: Tensor, step: float) -> Law:
         """Lognormal: the logarithm is normal with mean log x + (r - v^2 / 2) step."""
         mean = torch.log(x) + (self.rate - 0.5 * self.volatility**2) * step
-        return Law(mean, self.volatility.expand_as(x) * math.sqrt(step), self.factor, log=True)
+        return Law(mean, self.volatility.expand_as(x) * root(step), self.factor, log=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,6 +286,11 @@ class Heston:
         return torch.cat([root * spot, self.vol_of_variance * root], dim=1)
 
 
+def root(step: float | Tensor) -> float | Tensor:
+    """Square root of a step size: of a number, or of one number per path (n, 1)."""
+    return torch.sqrt(step) if isinstance(step, Tensor) else math.sqrt(step)
+
+
 def correlate(factor: Tensor | None, normals: Tensor) -> Tensor:
     """Shocks ``factor @ z`` for independent normals z (..., m), or the normals themselves if ``factor`` is None."""
     return normals if factor is None else (normals.reshape(-1, len(factor)) @ factor.T.contiguous()).view_as(normals)
@@ -298,10 +304,10 @@ def _set(instance, **fields):
 
 def _vector(name: str, value, like: Tensor | None = None) -> Tensor:
     """A vector (d,) in float64; a number stands for one asset, or for as many as `like` has."""
-    tensor = _check.tensor(name, value, dtype=torch.float64)
+    tensor = _check.tensor(name, value, dtype=torch.float64, copy=True)
     size = 1 if like is None else len(like)
     return _check.tensor(
-        name, tensor.expand(size) if tensor.ndim == 0 else tensor, shape=("d",) if like is None else (size,)
+        name, tensor.repeat(size) if tensor.ndim == 0 else tensor, shape=("d",) if like is None else (size,)
     )
 
 
@@ -316,7 +322,7 @@ def _correlated(correlation, dim: int) -> dict[str, Tensor]:
     """The fields `correlation` and `factor` (its lower Cholesky factor) of a model with `dim` assets."""
     if correlation is None:
         correlation = torch.eye(dim, dtype=torch.float64)
-    matrix = _check.tensor("correlation", correlation, shape=(dim, dim), dtype=torch.float64)
+    matrix = _check.tensor("correlation", correlation, shape=(dim, dim), dtype=torch.float64, copy=True)
     worst = float((matrix - matrix.T).abs().max())
     if worst > 1e-12:
         raise ValueError(

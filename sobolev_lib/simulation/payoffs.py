@@ -13,8 +13,18 @@ digital  :math:`1\{m > 0\}`                the step
 
 A smoothing is an object with ``ramp(m)`` and ``step(m)``. In the formulas of the smoothings
 :math:`\omega` is the width, :math:`\sigma(y) = 1 / (1 + e^{-y})`, and p the density of the margin, taken at 0. Put and
-call have the same bias, a straddle twice that bias. Any function of the final states, (n, d) to (n,), may stand in for
-these payoffs. Derived in Chapter 2.
+call have the same bias, a straddle twice that bias.
+
+**A payoff of one's own** is any function of the final states, (n, d) to (n,), made of torch's operations. An object
+with attributes may say more:
+
+- ``dates``: it observes the states at so many equally spaced dates, two or more, the last at the horizon: (n, dates,
+  d) to (n,);
+- ``observes_start``: it observes the initial state before them: (n, dates + 1, d) to (n,);
+- ``smooth_order``: the highest derivative of the expected payoff that is the expectation of the payoff's derivative: 0
+  if it jumps, 1 if it has kinks, 2 if its slope is continuous. Without it, ``label`` looks for jumps and kinks itself.
+
+Derived in Chapter 2.
 """
 
 from collections.abc import Callable
@@ -143,7 +153,8 @@ class LastStep:
 
     .. math:: E\,m^+ = \mu\,\Phi(\mu/s) + s\,\Phi'(\mu/s), \qquad E\,1\{m>0\} = \Phi(\mu/s).
 
-    Smooth to every order, no bias, and less variance than the payoff itself, by conditioning. Needs a scheme
+    Smooth to every order, no bias, and less variance than the payoff itself, by conditioning; where s is 0, the limit.
+    Needs a scheme
     with Gaussian steps: ``EulerMaruyama``, or ``Exact`` for ``Bachelier``. With one step it is the closed form, and no
     noise is left.
 
@@ -157,12 +168,20 @@ class LastStep:
 
     def ramp(self, mean: Tensor, deviation: Tensor) -> Tensor:
         """Expected positive part of a normal margin."""
-        z = mean / deviation
-        return mean * normal_cdf(z) + deviation * normal_pdf(z)
+        alive, z, deviation = _standardised(mean, deviation)
+        return torch.where(alive, mean * normal_cdf(z) + deviation * normal_pdf(z), 0.5 * (mean + mean.abs()))
 
     def step(self, mean: Tensor, deviation: Tensor) -> Tensor:
         """Probability that a normal margin is positive."""
-        return normal_cdf(mean / deviation)
+        alive, z, _ = _standardised(mean, deviation)
+        return torch.where(alive, normal_cdf(z), 0.5 + 0.5 * torch.sign(mean))
+
+
+def _standardised(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where there is a deviation at all, mean / deviation, and the deviation, 1 where it is 0."""
+    alive = deviation > 0
+    deviation = torch.where(alive, deviation, 1.0)
+    return alive, mean / deviation, deviation
 
 
 Smoothing = Sigmoid | Softplus | Blend | LastStep
@@ -332,7 +351,9 @@ def Asian(*, strike: float, dates: int, weights=None, smoothing: Smoothing | Non
 
 def _payoff(kind: str, strike: float, weights, smoothing: Smoothing | None, dates: int = 1) -> Payoff:
     strike = _check.number("strike", strike)
-    weights = _check.tensor("weights", [1.0] if weights is None else weights, shape=("d",), dtype=torch.float64)
+    weights = _check.tensor(
+        "weights", [1.0] if weights is None else weights, shape=("d",), dtype=torch.float64, copy=True
+    )
     if not weights.any():
         raise ValueError(f"weights: got {weights.tolist()}, need at least one that is not 0")
     if smoothing is not None and not isinstance(smoothing, Smoothing):

@@ -2,9 +2,12 @@
 
 import os
 import tempfile
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -18,27 +21,29 @@ _FORMAT = "sobolev_lib samples 1"
 class Samples:
     """Inputs and their labels.
 
+    Labels of another simulator become samples in one line: arrays of any kind and precision are copied to float64,
+    the rule for all labels, whatever the network's precision is. They may be noisy or exact, in any units, with
+    gradients or without; training takes orders up to those that are there.
+
     Attributes:
         x: inputs (n, d).
         value: (n,).
         gradient: (n, d), or None at order 0.
         hvp: Hessian-vector products (n, k, d), or None below order 2.
         directions: the vectors of the products, (k, d) or (n, k, d), or None below order 2.
-        parameter_gradient: by parameter name, (n, p) for a parameter with p components.
         value_error: standard errors of the means over paths (n,); None if there is one path per input.
         gradient_error: the same of the gradients (n, d).
         hvp_error: the same of the products (n, k, d).
-        parameter_gradient_error: the same by parameter name; empty if there is one path per input.
+        source: what made the labels; ``label`` writes scheme and steps.
 
     Raises:
         ValueError: shapes that do not belong together, or an ``hvp`` without its ``directions``.
 
     Chapter 3, "Reverse mode: remember, then sweep back".
 
-    >>> import torch
-    >>> samples = Samples(x=torch.zeros(3, 2), value=torch.ones(3))
-    >>> len(samples), len(samples[:2]), samples.gradient
-    (3, 2, None)
+    >>> samples = Samples(x=[[1.0], [2.0], [3.0]], value=[1.0, 4.0, 9.0], gradient=[[2.0], [4.0], [6.0]])
+    >>> len(samples), samples[samples.value > 2].gradient.tolist(), samples.hvp
+    (3, [[4.0], [6.0]], None)
     """
 
     x: Tensor
@@ -49,11 +54,14 @@ class Samples:
     value_error: Tensor | None = None
     gradient_error: Tensor | None = None
     hvp_error: Tensor | None = None
-    parameter_gradient: dict[str, Tensor] = field(default_factory=dict)
-    parameter_gradient_error: dict[str, Tensor] = field(default_factory=dict)
+    source: str = ""
 
     def __post_init__(self):
-        """Check that the shapes belong together; values need not be finite."""
+        """Copy to float64 without graph, and check that the shapes belong together; values need not be finite."""
+        for name, value in vars(self).items():
+            if name != "source" and value is not None:
+                tensor = _check.tensor(name, value, dtype=torch.float64, finite=False, copy=True, detach=True)
+                object.__setattr__(self, name, tensor)
         n, d = _check.tensor("x", self.x, shape=("n", "d"), finite=False).shape
         shapes = {"value": (n,), "value_error": (n,), "gradient": (n, d), "gradient_error": (n, d)}
         if self.hvp is not None:
@@ -62,11 +70,15 @@ class Samples:
                 raise ValueError("directions: got None beside an hvp, need the vectors of the products")
             shapes |= {"hvp_error": (n, k, d), "directions": (k, d) if self.directions.ndim == 2 else (n, k, d)}
         for name, shape in shapes.items():
-            if getattr(self, name) is not None:
+            if getattr(self, name) is not None or name == "value":
                 _check.tensor(name, getattr(self, name), shape=shape, finite=False)
-        for group in (self.parameter_gradient, self.parameter_gradient_error):
-            for name, tensor in group.items():
-                _check.tensor(f"parameter {name}", tensor, shape=(n, "p"), finite=False)
+
+    @classmethod
+    def of(cls, **fields) -> "Samples":
+        """Samples that share the memory of fields that are known to fit."""
+        samples = object.__new__(cls)
+        vars(samples).update(fields)  # defaults are attributes of the class
+        return samples
 
     def __len__(self) -> int:
         """Number of inputs."""
@@ -89,17 +101,20 @@ class Samples:
         return {name: t for name in ("value", "gradient", "hvp") if (t := getattr(self, name)) is not None}
 
     def __getitem__(self, rows) -> "Samples":
-        """The samples of the given rows: a slice, a tensor of indices or a mask.
+        """The samples of the given rows: a slice, which shares their memory, a mask or indices, which copy them.
 
-        >>> import torch
-        >>> x = torch.zeros(5, 1)
-        >>> len(Samples(x, x[:, 0])[1:3])
-        2
+        >>> samples = Samples(x=[[1.0], [2.0], [3.0]], value=[1.0, 4.0, 9.0])
+        >>> len(samples[1:]), samples[samples.x[:, 0] < 2.5].value.tolist(), samples[[2, 0]].value.tolist()
+        (2, [1.0, 4.0], [9.0, 1.0])
         """
-        if not isinstance(rows, slice | Tensor):
-            raise TypeError(f"rows: got {type(rows).__name__}, need a slice or a tensor")
+        if not isinstance(rows, slice):
+            array = rows.detach().numpy() if isinstance(rows, Tensor) else np.array(rows)
+            if array.ndim != 1 or array.dtype.kind not in "iub":
+                raise TypeError(f"rows: got shape {array.shape} of {array.dtype}, need a slice, indices or a mask")
+            rows = torch.from_numpy(array if array.dtype == bool else array.astype(np.int64))
         shared = {"directions"} if self.directions is not None and self.directions.ndim == 2 else set()
-        return Samples(**self._each(lambda name, tensor: tensor if name in shared else tensor[rows]))
+        picked = {name: tensor if name in shared else tensor[rows] for name, tensor in self._tensors().items()}
+        return Samples.of(**picked, source=self.source)
 
     def split(self, count: int) -> tuple["Samples", "Samples"]:
         """The first ``count`` samples and the rest, neither of them empty.
@@ -112,7 +127,7 @@ class Samples:
         >>> [len(part) for part in Samples(x, x[:, 0]).split(4)]
         [4, 1]
         """
-        _check.count("count", count, most=len(self) - 1)
+        count = _check.count("count", count, most=len(self) - 1)
         return self[:count], self[count:]
 
     def save(self, path):
@@ -121,16 +136,12 @@ class Samples:
         Args:
             path: file name; an existing file is replaced.
         """
-        tensors = {}
-        for name, value in self._each(lambda name, tensor: tensor.contiguous()).items():
-            if isinstance(value, dict):
-                tensors |= {f"{name}/{key}": tensor for key, tensor in value.items()}
-            elif value is not None:
-                tensors[name] = value.clone()  # safetensors refuses tensors that share memory
+        # safetensors refuses tensors that share memory
+        tensors = {name: t.clone(memory_format=torch.contiguous_format) for name, t in self._tensors().items()}
         path = Path(path)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
             try:
-                file.write(save(tensors, metadata={"format": _FORMAT}))
+                file.write(save(tensors, metadata={"format": _FORMAT, "source": self.source}))
                 file.flush()
                 os.fsync(file.fileno())
                 os.replace(file.name, path)
@@ -148,28 +159,65 @@ class Samples:
         Raises:
             ValueError: the file is damaged, or not one of ours.
         """
-        loaded: dict = {"parameter_gradient": {}, "parameter_gradient_error": {}}
         try:
             with safe_open(path, framework="pt") as file:
                 if (file.metadata() or {}).get("format") != _FORMAT:
                     raise ValueError(
                         f"path: got {path}, a safetensors file of another kind, need one written by Samples.save"
                     )
-                for key in file.keys():
-                    group, _, name = key.partition("/")
-                    (loaded[group] if name else loaded)[name or group] = file.get_tensor(key)
+                loaded = {name: file.get_tensor(name) for name in file.keys()}
+                loaded["source"] = file.metadata().get("source", "")
             return cls(**loaded)
         except (SafetensorError, KeyError, TypeError) as error:
             raise ValueError(
                 f"path: got {path}, which cannot be read ({error}), need one written by Samples.save"
             ) from error
 
-    def _each(self, function) -> dict:
-        """Apply function(name, tensor) to every tensor, those in dictionaries included; None stays None."""
-        result = {}
-        for name, value in vars(self).items():
-            if isinstance(value, dict):
-                result[name] = {key: function(key, tensor) for key, tensor in value.items()}
-            else:
-                result[name] = None if value is None else function(name, value)
-        return result
+    def _tensors(self) -> dict[str, Tensor]:
+        """The tensors that are there, by name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+
+def concatenate(samples: Iterable[Samples]) -> Samples:
+    """Join samples that have the same labels, e.g. those of several runs.
+
+    Args:
+        samples: two or more, with the same number of inputs and labels of the same kinds.
+
+    Shape:
+        Any; numbers of rows add up. Directions that are shared by all rows stay so if they agree, and become one set
+        per row otherwise.
+
+    Returns:
+        ``Samples`` in memory of their own.
+
+    Raises:
+        TypeError: something else than samples.
+        ValueError: none, or labels of different kinds or shapes.
+
+    Chapter 3, "Reverse mode: remember, then sweep back".
+
+    >>> one = Samples(x=[[1.0]], value=[1.0])
+    >>> concatenate([one, one]).value.tolist()
+    [1.0, 1.0]
+    """
+    parts = [_check.instance(f"samples[{i}]", part, Samples) for i, part in enumerate(samples)]
+    if not parts:
+        raise ValueError("samples: got none, need at least one")
+    fields = [part._tensors() for part in parts]
+    if "directions" in fields[0]:
+        first = fields[0]["directions"]
+        alike = [first.ndim == 2 and torch.equal(f.get("directions", first), first) for f in fields]
+        for one, part in zip(fields, parts, strict=True):
+            if all(alike):
+                one.pop("directions", None)
+            elif part.directions is not None and part.directions.ndim == 2:
+                one["directions"] = part.directions.expand(len(part), -1, -1)
+    shapes = [{name: tuple(tensor.shape[1:]) for name, tensor in one.items()} for one in fields]
+    for shape in shapes:
+        if shape != shapes[0]:
+            raise ValueError(f"samples: got labels of shapes {shape} and {shapes[0]} behind the rows, need the same")
+    joined = {name: torch.cat([one[name] for one in fields]) for name in fields[0]}
+    if parts[0].directions is not None:
+        joined.setdefault("directions", parts[0].directions)
+    return Samples.of(**joined, source="; ".join(dict.fromkeys(part.source for part in parts)))

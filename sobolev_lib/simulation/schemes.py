@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.simulation.models import Law, Model, correlate
+from sobolev_lib.simulation.models import Heston, Law, Model, correlate, root
 from sobolev_lib.simulation.noise import Noise
 
 
@@ -99,13 +99,14 @@ class EulerMaruyama:
 
     def step(self, model: Model, t: float, x: Tensor, step: float, shocks: Tensor) -> Tensor:
         """Take one Euler step."""
-        shift = apply_diffusion(model.diffusion(t, x), shocks * math.sqrt(step))
-        return torch.add(x, model.drift(t, x), alpha=step) + shift
+        shift = apply_diffusion(model.diffusion(t, x), shocks * root(step))
+        return x + model.drift(t, x) * step + shift
 
     def law(self, model: Model, t: float, x: Tensor, step: float) -> Law:
         """Normal law of one step."""
-        mean = torch.add(x, model.drift(t, x), alpha=step)
-        return Law(mean, model.diffusion(t, x) * math.sqrt(step), getattr(model, "factor", None))
+        diffusion, size = model.diffusion(t, x), root(step)
+        size = size[..., None] if diffusion.ndim == 3 and isinstance(size, Tensor) else size
+        return Law(x + model.drift(t, x) * step, diffusion * size, getattr(model, "factor", None))
 
 
 @dataclass(frozen=True)
@@ -152,8 +153,8 @@ class Milstein:
 
     def step(self, model: Model, t: float, x: Tensor, step: float, shocks: Tensor) -> Tensor:
         """Take one Milstein step."""
-        increment, loading = shocks * math.sqrt(step), model.diffusion(t, x)
-        euler = torch.add(x, model.drift(t, x), alpha=step) + apply_diffusion(loading, increment)
+        increment, loading = shocks * root(step), model.diffusion(t, x)
+        euler = x + model.drift(t, x) * step + apply_diffusion(loading, increment)
         if loading.ndim == 2:
             return euler + 0.5 * _slope(lambda y: model.diffusion(t, y), x, loading * (increment**2 - step))
         shift = apply_diffusion(loading, increment)
@@ -207,7 +208,7 @@ class FullTruncation:
         spot, variance = x[:, : model.assets], x[:, model.assets :]
         truncated = torch.cat([spot, variance.clamp(min=0)], dim=1)
         drift, diffusion = model.drift(t, truncated), model.diffusion(t, truncated)
-        shift = diffusion * shocks * math.sqrt(step)
+        shift = diffusion * shocks * root(step)
         rate, volatility = drift[:, : model.assets] / spot, diffusion[:, : model.assets] / spot
         growth = (rate - 0.5 * volatility**2) * step + shift[:, : model.assets] / spot
         moved = variance + drift[:, model.assets :] * step + shift[:, model.assets :]
@@ -233,9 +234,9 @@ def simulate(
         horizon: time to simulate, in years.
         noise: where the normals come from; path i takes row i of the matrix with ``steps * m`` columns.
         normals: the normals themselves, instead of ``noise``; to compare schemes or step sizes on common noise.
-        scheme: ``Exact``, ``EulerMaruyama``, ``Milstein``, ``FullTruncation`` or an object like them. Default:
-            ``Exact`` if the model has a transition, ``FullTruncation`` for models with variances, else
-            ``EulerMaruyama``.
+        scheme: ``Exact``, ``EulerMaruyama``, ``Milstein``, ``FullTruncation`` or an object like them. Default: the
+            one that the model names as its ``scheme``, ``FullTruncation`` for ``Heston``, ``Exact`` if the model has a
+            transition, else ``EulerMaruyama``.
         steps: number of equal steps; may be left out for ``Exact``, which then takes one.
         path: whether to return all states instead of the last.
 
@@ -256,20 +257,21 @@ def simulate(
     >>> simulate(Bachelier(volatility=0.2), [[1.0]], horizon=4.0, normals=[[0.5]])
     tensor([[1.2000]], dtype=torch.float64)
     """
-    x, horizon, scheme, steps, sources = prepare(model, x, horizon, scheme, steps)
-    if (noise is None) == (normals is None):
-        raise TypeError("noise, normals: got both or neither, need one of them")
-    if normals is None:
-        if not callable(noise):
-            raise TypeError(f"noise: got {type(noise).__name__}, need a noise such as gaussian(seed=0)")
-        normals = noise(0, len(x), steps * sources)
-    else:
-        normals = _check.tensor("normals", normals, dtype=torch.float64)
-        flat = normals.flatten(1) if normals.ndim == 3 and normals.shape[1] == steps else normals
-        normals = _check.tensor("normals", flat, shape=(len(x), steps * sources))
-    shocks = correlate(getattr(model, "factor", None), normals.view(len(x), steps, sources))
-    states = walk(scheme, model, x, horizon / steps, shocks)
-    return torch.stack([x, *states], dim=1) if path else deque(states, maxlen=1)[0]
+    with torch.inference_mode(False):  # Milstein's scheme differentiates
+        x, horizon, scheme, steps, sources = prepare(model, x, horizon, scheme, steps)
+        if (noise is None) == (normals is None):
+            raise TypeError("noise, normals: got both or neither, need one of them")
+        if normals is None:
+            if not callable(noise):
+                raise TypeError(f"noise: got {type(noise).__name__}, need a noise such as gaussian(seed=0)")
+            normals = noise(0, len(x), steps * sources)
+        else:
+            normals = _check.tensor("normals", normals, dtype=torch.float64)
+            flat = normals.flatten(1) if normals.ndim == 3 and normals.shape[1] == steps else normals
+            normals = _check.tensor("normals", flat, shape=(len(x), steps * sources))
+        shocks = correlate(getattr(model, "factor", None), normals.view(len(x), steps, sources))
+        states = walk(scheme, model, x, horizon / steps, shocks)
+        return torch.stack([x, *states], dim=1) if path else deque(states, maxlen=1)[0]
 
 
 def prepare(model: Model, x, horizon: float, scheme: Scheme | None, steps: int | None, default_steps: int = 1):
@@ -277,23 +279,18 @@ def prepare(model: Model, x, horizon: float, scheme: Scheme | None, steps: int |
 
     Returns x, horizon, scheme and steps, checked and completed, and the number of Brownian motions.
     """
-    for name in ("dim", "drift", "diffusion"):
-        if not hasattr(model, name):
-            raise TypeError(
-                f"model: got {type(model).__name__} without {name}, need dim, drift(t, x) and diffusion(t, x)"
-            )
-    x = _check.tensor("x", x, shape=("n", model.dim), dtype=torch.float64, finite=False)
+    check_model(model)
+    x = _check.tensor("x", x, shape=("n", model.dim), dtype=torch.float64, finite=False, least=1)
     if not math.isfinite(float(x.detach().sum())):  # a finite sum has finite terms: the common case, and much faster
         _check.tensor("x", x)
-    if len(x) == 0:
-        raise ValueError(f"x: got shape {tuple(x.shape)}, need at least one row")
     positive = getattr(model, "positive", 0)
     if not (x[:, :positive] > 0).all():
         raise ValueError(f"x: got a price of {float(x[:, :positive].min()):.6g}, need positive prices")
     horizon = _check.positive("horizon", horizon)
     with torch.no_grad():
         sources = _check_coefficients(model, x[:2])
-        scheme = _default_scheme(model) if scheme is None else scheme
+        if scheme is None:
+            scheme = getattr(model, "scheme", None) or _default_scheme(model)
         if not (hasattr(scheme, "step") and hasattr(scheme, "check")) or isinstance(scheme, type):
             shown = f"the class {scheme.__name__}" if isinstance(scheme, type) else repr(scheme)
             raise TypeError(f"scheme: got {shown}, need an object such as EulerMaruyama()")
@@ -301,6 +298,15 @@ def prepare(model: Model, x, horizon: float, scheme: Scheme | None, steps: int |
     if steps is None and not isinstance(scheme, Exact):
         raise ValueError(f"steps: got None, need the number of steps that {type(scheme).__name__} shall take")
     return x, horizon, scheme, default_steps if steps is None else _check.count("steps", steps), sources
+
+
+def check_model(model: Model):
+    """Refuse what is no model."""
+    for name in ("dim", "drift", "diffusion"):
+        if not hasattr(model, name):
+            raise TypeError(
+                f"model: got {type(model).__name__} without {name}, need dim, drift(t, x) and diffusion(t, x)"
+            )
 
 
 def walk(scheme: Scheme, model: Model, x: Tensor, step: float, shocks: Tensor) -> Iterator[Tensor]:
@@ -347,15 +353,16 @@ def _slope(function, x: Tensor, direction: Tensor) -> Tensor:
 
 
 def _default_scheme(model: Model) -> Scheme:
-    if hasattr(model, "transition"):
-        return Exact()
-    return FullTruncation() if getattr(model, "assets", model.dim) < model.dim else EulerMaruyama()
+    if isinstance(model, Heston):
+        return FullTruncation()
+    return Exact() if hasattr(model, "transition") else EulerMaruyama()
 
 
 def _check_coefficients(model: Model, x: Tensor) -> int:
     """Check the shapes of drift and diffusion at x; return the number of Brownian motions."""
     drift, diffusion = model.drift(0.0, x), model.diffusion(0.0, x)
-    _check.tensor("model.drift(t, x)", drift, shape=tuple(x.shape))
+    _check.tensor("model.drift(t, x)", _check.instance("model.drift(t, x)", drift, Tensor), shape=tuple(x.shape))
+    _check.instance("model.diffusion(t, x)", diffusion, Tensor)
     general = diffusion.ndim == 3
     _check.tensor("model.diffusion(t, x)", diffusion, shape=(*x.shape, "m") if general else tuple(x.shape))
     factor = getattr(model, "factor", None)

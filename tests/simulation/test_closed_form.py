@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import QuantLib as ql
 import torch
@@ -184,6 +185,26 @@ def test_heston_keeps_the_shape_of_the_spots():
     assert heston(torch.ones(2, 3), **terms).gamma.shape == (2, 3)
 
 
+def test_numbers_per_row_are_those_of_each_row_alone():
+    spots = torch.tensor([0.8, 1.0, 1.2], dtype=torch.float64)
+    rows = {"strike": [0.9, 1.0, 1.1], "volatility": [0.1, 0.0, 0.3], "maturity": [0.5, 1.0, 2.0]}
+    heston_rows = {name: [v, v * 1.1, v] for name, v in zip(NAMES, HESTONS["equity"], strict=True)}
+    heston_rows |= {"variance": np.array([0.01, 0.04, 0.09], np.float64), "strike": torch.tensor([0.9, 1.0, 1.1])}
+    for kind in KINDS:
+        for formula, terms in [
+            (bachelier, rows),
+            (black_scholes, rows | {"volatility": [0.1, 0.2, 0.3], "rate": [0.0, 0.02, -0.01]}),
+            (heston, heston_rows),
+        ]:
+            together = formula(spots, **terms, kind=kind)
+            for i in range(3):
+                alone = formula(spots[i], **{name: value[i] for name, value in terms.items()}, kind=kind)
+                for name in ("price", "delta", "gamma", "vega"):
+                    assert torch.allclose(getattr(together, name)[i], getattr(alone, name), rtol=1e-11, atol=1e-13)
+    with pytest.raises(ValueError, match="spot: got shapes .* need shapes that broadcast"):
+        bachelier(spots, strike=[1.0, 2.0], volatility=0.2, maturity=1.0)
+
+
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="kind: got 'barrier', need one of 'call'"):
         bachelier(1.0, **BACHELIER, kind="barrier")
@@ -193,9 +214,9 @@ def test_bad_input_is_refused():
         bachelier(1.0, **BACHELIER | {"volatility": -0.1})
     with pytest.raises(ValueError, match="maturity: got 0"):
         bachelier(1.0, **BACHELIER | {"maturity": 0})
-    with pytest.raises(ValueError, match="strike: got inf"):
+    with pytest.raises(ValueError, match="strike: got 1 non-finite"):
         bachelier(1.0, **BACHELIER | {"strike": math.inf})
-    with pytest.raises(ValueError, match="spot: got -1, need positive spots"):
+    with pytest.raises(ValueError, match="spot: got -1, need finite numbers > 0"):
         black_scholes([1.0, -1.0], **LOGNORMAL)
     with pytest.raises(ValueError, match="strike: got 0"):
         black_scholes(1.0, **LOGNORMAL | {"strike": 0})
@@ -208,7 +229,7 @@ def test_bad_input_is_refused():
         ({"mean_reversion": 0}, "mean_reversion: got 0"),
         ({"vol_of_variance": 0}, "vol_of_variance: got 0"),
         ({"spot_variance_correlation": -1}, "spot_variance_correlation: got -1.0, need a number between -1 and 1"),
-        ({"rate": math.inf}, "rate: got inf"),
+        ({"rate": math.inf}, "rate: got 1 non-finite"),
         ({"kind": "barrier"}, "kind: got 'barrier'"),
     ]:
         with pytest.raises(ValueError, match=match):

@@ -2,15 +2,17 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from sobolev_lib.simulation.case_study import basket_case
-from sobolev_lib.simulation.labels import Samples, label
+from sobolev_lib.simulation.labels import label
 from sobolev_lib.simulation.models import Bachelier
 from sobolev_lib.simulation.noise import gaussian, sobol
 from sobolev_lib.simulation.payoffs import Blend, Call, Digital, LastStep, Sigmoid, Softplus
+from sobolev_lib.simulation.samples import Samples, concatenate
 from sobolev_lib.simulation.schemes import EulerMaruyama, Milstein
 
 NOISE = gaussian(seed=0)
@@ -214,18 +216,14 @@ def samples_of_order_2():
         noise=NOISE,
         order=2,
         paths=4,
-        parameters=["volatility"],
         directions=x[:2],
     )
 
 
 def assert_same(a, b):
-    for name, tensor in vars(a).items():
+    for name, value in vars(a).items():
         other = getattr(b, name)
-        if isinstance(tensor, dict):
-            assert tensor.keys() == other.keys() and all(torch.equal(tensor[key], other[key]) for key in tensor)
-        else:
-            assert (tensor is None and other is None) or torch.equal(tensor, other), name
+        assert torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other, name
 
 
 def test_samples_survive_a_file(tmp_path):
@@ -278,9 +276,7 @@ def test_rows_and_splits():
     samples = samples_of_order_2()
     train, test = samples.split(8)
     assert len(train) == 8 and len(test) == 2
-    assert torch.equal(train.hvp, samples.hvp[:8]) and torch.equal(
-        test.parameter_gradient["volatility"][1], samples.parameter_gradient["volatility"][9]
-    )
+    assert torch.equal(train.hvp, samples.hvp[:8]) and torch.equal(test.hvp_error[1], samples.hvp_error[9])
     assert torch.equal(test.directions, samples.directions)  # shared by all inputs
     picked = samples[torch.tensor([3, 1])]
     assert torch.equal(picked.value, samples.value[[3, 1]])
@@ -300,13 +296,120 @@ def test_samples_refuse_what_does_not_belong_together():
         Samples(x, value, x, torch.zeros(4, 1, 2))
     with pytest.raises(ValueError, match=r"directions: got shape \(2, 2\), need \(1, 2\)"):
         Samples(x, value, x, torch.zeros(4, 1, 2), torch.zeros(2, 2))
-    with pytest.raises(ValueError, match=r"parameter volatility: got shape \(3, 1\), need \(4, p\)"):
-        Samples(x, value, parameter_gradient={"volatility": torch.zeros(3, 1)})
     samples = Samples(x, value)
     with pytest.raises(ValueError, match="count: got 4, need an integer from 1 to 3"):
         samples.split(4)
-    with pytest.raises(TypeError, match="rows: got int"):
-        samples[2]
+    for rows in (2, 1.5, torch.zeros(4), [[0]], None):
+        with pytest.raises(TypeError, match="rows: got shape"):
+            samples[rows]
+
+
+@pytest.mark.parametrize("kind", ["numpy float32", "list", "numpy read-only", "tensor"])
+def test_labels_of_another_simulator_become_samples_in_one_line(kind):
+    x, value = np.array([[1e3, 0.5], [2e3, 0.25], [3e3, 0.125]]), np.array([1.0, 4.0, 9.0])
+    value.flags.writeable = False
+    make = {
+        "numpy float32": lambda a: a.astype(np.float32),
+        "list": lambda a: a.tolist(),
+        "numpy read-only": lambda a: a,
+        "tensor": lambda a: torch.tensor(a, requires_grad=True),
+    }[kind]
+    given = [make(x), make(value), make(2 * x), make(np.ones((3, 1, 2))), make(np.ones((1, 2)))]
+    samples = Samples(*given)
+    for name in ("x", "value", "gradient", "hvp", "directions"):
+        tensor = getattr(samples, name)
+        assert tensor.dtype == torch.float64 and not tensor.requires_grad
+    assert torch.equal(samples.x, torch.tensor(x))
+    if kind == "tensor":
+        with torch.no_grad():
+            given[0].fill_(9.0)
+    elif kind == "numpy float32":
+        given[0][:] = 9.0
+    assert torch.equal(samples.x, torch.tensor(x))
+    assert torch.equal(samples[samples.value > 2].value, samples.value[1:])
+    assert torch.equal(samples[np.array([2, 0])].x, samples.x[[2, 0]])
+    assert torch.equal(samples[[True, False, True]].x, samples.x[[0, 2]])
+
+
+def test_samples_are_joined():
+    samples = samples_of_order_2()
+    assert_same(concatenate(samples[i : i + 2] for i in range(0, 10, 2)), samples)
+    other = Samples.of(**vars(samples) | {"directions": samples.directions + 1.0})
+    joined = concatenate([samples, other])
+    assert joined.directions.shape == (20, 2, 3)
+    assert torch.equal(joined.directions[12], other.directions)
+    assert torch.equal(joined[:10].hvp, samples.hvp)
+    with pytest.raises(ValueError, match="samples: got labels of shapes"):
+        concatenate([samples, Samples(samples.x, samples.value)])
+    with pytest.raises(ValueError, match="samples: got labels of shapes"):
+        concatenate([Samples(samples.x, samples.value), samples])
+    with pytest.raises(ValueError, match="samples: got none"):
+        concatenate([])
+    with pytest.raises(TypeError, match=r"samples\[1\]: got Tensor, need Samples"):
+        concatenate([samples, samples.x])
+
+
+@pytest.mark.parametrize("paths", [1, 3, 2000])
+def test_rows_of_a_larger_set_are_those_of_the_whole(paths):
+    case = basket_case(3, smoothing=Blend(width=0.1))
+    x = case.inputs(50, gaussian(seed=1))
+    for noise in (NOISE, sobol(seed=2)):
+        given = {"horizon": 1.0, "noise": noise, "order": 2, "paths": paths}
+        whole = label(case.model, case.payoff, x, **given)
+        parts = [label(case.model, case.payoff, x[a:b], start=a, **given) for a, b in ((0, 1), (1, 33), (33, 50))]
+        assert_same(concatenate(parts), whole)
+
+
+def test_labels_do_not_depend_on_autograds_mode():
+    case = basket_case(2, smoothing=Blend(width=0.1))
+    x = case.inputs(64, gaussian(seed=1))
+    with torch.inference_mode():
+        made_there = x.clone()
+    given = {"horizon": 1.0, "noise": NOISE, "order": 2, "steps": 3, "scheme": Milstein()}
+    plain = label(case.model, case.payoff, x, **given)
+    likelihood = {"horizon": 1.0, "noise": NOISE, "estimator": "likelihood_ratio"}
+    ratio = label(case.model, case.payoff, x, **likelihood)
+    vega = torch.cat([x, case.model.volatility.expand(64, -1)], dim=1)
+    family = label(case.model, case.payoff, vega, varying=["volatility"], **given)
+    assert_same(label(case.model, case.payoff, made_there, **given), plain)
+    assert_same(label(case.model, case.payoff, x.clone().requires_grad_(), **given), plain)
+    for mode in (torch.inference_mode(), torch.no_grad(), torch.enable_grad(), torch.autocast("cpu", torch.bfloat16)):
+        with mode:
+            assert_same(label(case.model, case.payoff, made_there, **given), plain)
+            assert_same(label(case.model, case.payoff, x, **likelihood), ratio)
+            assert_same(label(case.model, case.payoff, vega, varying=["volatility"], **given), family)
+    try:
+        torch.set_default_dtype(torch.float64)
+        assert_same(label(case.model, case.payoff, x, **given), plain)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_nothing_that_a_user_changes_later_changes_labels():
+    x, u, weights = torch.ones(4, 2).double(), torch.eye(2).double(), torch.ones(2).double()
+    volatility, correlation = torch.tensor([0.2, 0.3]).double(), torch.tensor([[1.0, 0.5], [0.5, 1.0]]).double()
+    model = Bachelier(volatility=volatility, correlation=correlation)
+    payoff = Call(strike=2.0, weights=weights, smoothing=Blend(width=0.1))
+    given = {"horizon": 1.0, "noise": NOISE, "order": 2}
+    samples = label(model, payoff, x, directions=u, **given)
+    before = samples.x.clone(), samples.directions.clone()
+    for tensor in (x, u, weights, volatility, correlation):
+        tensor.fill_(9.0)
+    assert torch.equal(samples.x, before[0]) and torch.equal(samples.directions, before[1])
+    assert_same(label(model, payoff, before[0], directions=before[1], **given), samples)
+    spots = np.ones((4, 2))
+    held = label(model, payoff, spots, **given).x
+    spots[:] = 9.0
+    assert torch.equal(held, torch.ones(4, 2))
+
+
+def test_counts_and_seeds_may_be_numpy_integers():
+    case = basket_case(np.int64(2), seed=np.int64(0))
+    given = {"horizon": np.float32(1.0), "order": np.int64(1)}
+    x = case.inputs(np.int64(8), gaussian(seed=np.int64(2**62)))
+    a = label(case.model, case.payoff, x, noise=sobol(seed=np.int32(3)), paths=np.int64(4), steps=np.uint8(2), **given)
+    b = label(case.model, case.payoff, x, noise=sobol(seed=3), paths=4, steps=2, horizon=1.0, chunk=np.int64(3))
+    assert_same(a, b)
 
 
 MODEL, X = Bachelier(volatility=[0.2, 0.3]), torch.ones(4, 2, dtype=torch.float64)
@@ -358,14 +461,10 @@ CALL = Call(strike=1.0, weights=[0.5, 0.5])
             "steps: got None, need the number of steps that EulerMaruyama shall take",
         ),
         ({"model": 3}, TypeError, "model: got int without dim"),
-        ({"parameters": ["rate"]}, ValueError, "parameters: got 'rate', need attributes of the model"),
-        (
-            {"parameters": ["correlation"]},
-            ValueError,
-            "parameters: got 'correlation', need attributes of the model that are numbers or vec",
-        ),
-        ({"parameters": ["dim"]}, ValueError, "parameters: got 'dim'"),
-        ({"parameters": ["volatility"], "order": 0}, ValueError, r"parameters: got \('volatility',\) at order 0"),
+        ({"varying": ["rate"]}, ValueError, "varying: got 'rate', need, each once, attributes of the model"),
+        ({"varying": ["volatility"]}, ValueError, r"x: got shape \(4, 2\), need \(n, 4\)"),
+        ({"horizon": None}, ValueError, "horizon: got None, need a number, or"),
+        ({"start": -1}, ValueError, "start: got -1"),
     ],
 )
 def test_bad_input_is_refused_before_simulation(change, error, match):

@@ -8,6 +8,7 @@ payoffs are compared with the formula plus the leading bias that their docstring
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 
@@ -248,65 +249,152 @@ def test_heston_basket_of_which_the_payoff_sees_the_second():
 @pytest.mark.parametrize("smoothing", [None, LastStep(), Blend(WIDTH)], ids=lambda s: type(s).__name__)
 def test_vega_of_a_bachelier_basket(smoothing):
     payoff = Call(strike=STRIKE, weights=WEIGHTS, smoothing=smoothing)
+    x = torch.cat([X, BASKET.volatility[None]], dim=1)
     samples = label(
-        BASKET, payoff, X, horizon=HORIZON, noise=gaussian(seed=67), paths=50_000, steps=2, parameters=["volatility"]
+        BASKET, payoff, x, horizon=HORIZON, noise=gaussian(seed=67), paths=50_000, steps=2, varying=["volatility"]
     )
     covariance = BASKET.cholesky @ BASKET.cholesky.T
     volatility = float(torch.sqrt(WEIGHTS @ covariance @ WEIGHTS))
     greeks = bachelier(float(X[0] @ WEIGHTS), strike=STRIKE, volatility=volatility, maturity=HORIZON)
     exact = greeks.vega * WEIGHTS * (covariance @ WEIGHTS) / BASKET.volatility / volatility
-    error = samples.parameter_gradient_error["volatility"][0]
-    assert error.shape == (3,) and ((samples.parameter_gradient["volatility"][0] - exact).abs() <= 4 * error).all()
+    assert ((samples.gradient[0, 3:] - exact).abs() <= 4 * samples.gradient_error[0, 3:]).all()
 
 
-@pytest.mark.parametrize("scheme", [{}, {"scheme": EulerMaruyama(), "steps": 64}], ids=["exact", "Euler"])
-def test_vega_and_rho_of_black_scholes(scheme):
+FAMILIES = {  # scheme, smoothing; the strike's own bias of a smoothing is below the noise
+    "exact": ({}, None),
+    "exact, two steps": ({"steps": 2}, Blend(WIDTH)),
+    "Euler": ({"scheme": EulerMaruyama(), "steps": 64}, None),
+    "Euler, last step integrated": ({"scheme": EulerMaruyama(), "steps": 64}, LastStep()),
+    "Milstein": ({"scheme": Milstein(), "steps": 32}, Sigmoid(WIDTH / 4)),
+}
+
+
+@pytest.mark.parametrize(("scheme", "smoothing"), FAMILIES.values(), ids=FAMILIES)
+def test_vega_rho_theta_and_the_strike_of_a_black_scholes_family(scheme, smoothing):
+    """Each input has its own volatility, rate, strike and horizon; formulas by central differences of the price."""
+    x = torch.tensor([[0.95, 0.25, 0.03, 1.05, 1.5], [1.1, 0.15, -0.01, 1.0, 0.5]], dtype=torch.float64)
     samples = label(
-        BlackScholes(volatility=0.25, rate=0.03),
-        Call(strike=STRIKE),
-        [[0.95]],
-        horizon=HORIZON,
+        BlackScholes(volatility=9.0, rate=9.0),
+        Call(strike=9.0, smoothing=smoothing),
+        x,
+        varying=["volatility", "rate", "strike", "horizon"],
         noise=gaussian(seed=71),
-        paths=10_000,
-        parameters=["volatility", "rate"],
+        paths=8_000,
         **scheme,
     )
-    greeks = black_scholes(0.95, strike=STRIKE, volatility=0.25, maturity=HORIZON, rate=0.03)
-    exact = {"volatility": greeks.vega, "rate": HORIZON * 0.95 * greeks.delta}
-    for name, value in exact.items():
-        error = float(samples.parameter_gradient_error[name])
-        assert abs(float(samples.parameter_gradient[name]) - float(value)) <= 4 * error
+
+    def price(spot, volatility, rate, strike, horizon):
+        return black_scholes(spot, strike=strike, volatility=volatility, maturity=horizon, rate=rate).price
+
+    assert ((samples.value - price(*x.T)).abs() <= 4 * samples.value_error).all()
+    for j in range(5):
+        h = torch.zeros(5, dtype=torch.float64)
+        h[j] = 1e-4
+        exact = (price(*(x + h).T) - price(*(x - h).T)) / 2e-4
+        assert ((samples.gradient[:, j] - exact).abs() <= 4 * samples.gradient_error[:, j]).all(), j
+
+
+@pytest.mark.parametrize("smoothing", [LastStep(), Softplus(WIDTH)], ids=lambda s: type(s).__name__)
+def test_second_derivatives_of_a_bachelier_family(smoothing):
+    """Products along spot, volatility, strike and horizon: vanna, volga and the like. Softplus: bias and all."""
+    x = torch.tensor([[1.0, 0.3, 1.05, 1.5]], dtype=torch.float64)
+    samples = label(
+        Bachelier(volatility=9.0),
+        Call(strike=9.0, smoothing=smoothing),
+        x,
+        varying=("volatility", "strike", "horizon"),
+        noise=gaussian(seed=72),
+        order=2,
+        paths=1 if isinstance(smoothing, LastStep) else 60_000,
+    )
+
+    def price(point):
+        spot, volatility, strike, horizon = point.unbind(-1)
+        return bachelier(spot, strike=strike, volatility=volatility, maturity=horizon).price
+
+    exact = torch.autograd.functional.hessian(price, x[0])
+    if isinstance(smoothing, LastStep):  # one exact step: no noise is left
+        assert torch.allclose(samples.hvp[0], exact, atol=1e-12)
+        assert torch.allclose(samples.gradient[0], torch.autograd.functional.jacobian(price, x[0]), atol=1e-13)
+    else:
+        assert ((samples.hvp[0] - exact).abs() <= 4 * samples.hvp_error[0] + 0.02).all()
 
 
 @pytest.mark.slow
-def test_parameters_of_heston():
-    samples = label(
-        Heston(**HESTON),
-        Call(strike=STRIKE),
-        [[0.95, 0.05]],
-        horizon=HORIZON,
-        noise=gaussian(seed=73),
-        paths=8000,
-        steps=48,
-        parameters=["long_variance", "vol_of_variance", "mean_reversion"],
+def test_a_heston_family():
+    """Each input has its own parameters; full truncation at 48 steps is biased by less than a standard error here."""
+    names = ["mean_reversion", "long_variance", "vol_of_variance", "rate", "strike", "horizon"]
+    x = torch.tensor(
+        [[0.95, 0.05, 1.5, 0.04, 0.3, 0.03, 1.05, 1.5], [1.05, 0.03, 2.0, 0.06, 0.4, 0.0, 1.0, 0.8]],
+        dtype=torch.float64,
     )
-    for name, h in [("long_variance", 1e-4), ("vol_of_variance", 1e-3), ("mean_reversion", 1e-2)]:
-        up, down = (heston_formula(0.95, STRIKE, "call", **{name: HESTON[name] + s * h}).price for s in (1, -1))
-        error = float(samples.parameter_gradient_error[name])
-        assert abs(float(samples.parameter_gradient[name]) - float(up - down) / (2 * h)) <= 4 * error
+    samples = label(Heston(**HESTON), Call(strike=9.0), x, varying=names, noise=gaussian(seed=73), paths=6000, steps=48)
+
+    def price(spot, variance, kappa, theta, xi, rate, strike, horizon):
+        terms = {"mean_reversion": kappa, "long_variance": theta, "vol_of_variance": xi, "rate": rate}
+        rho = HESTON["spot_variance_correlation"]
+        terms |= {"strike": strike, "maturity": horizon, "spot_variance_correlation": rho}
+        return heston(spot, variance=variance, **terms).price
+
+    assert ((samples.value - price(*x.T)).abs() <= 4 * samples.value_error).all()
+    for j in range(8):
+        h = torch.zeros(8, dtype=torch.float64)
+        h[j] = 1e-4
+        exact = (price(*(x + h).T) - price(*(x - h).T)) / 2e-4
+        assert ((samples.gradient[:, j] - exact).abs() <= 4 * samples.gradient_error[:, j]).all(), j
 
 
-def test_parameter_that_the_simulation_does_not_read_is_refused():
-    with pytest.raises(ValueError, match="parameters: got 'spot_variance_correlation', which drift, diffusion"):
-        label(
-            Heston(**HESTON),
-            Call(strike=1.0),
-            [[1.0, 0.05]],
-            horizon=1.0,
-            noise=gaussian(),
-            steps=2,
-            parameters=["spot_variance_correlation"],
-        )
+def test_a_family_of_ones_own():
+    """A model and a payoff of the user's own, whose attributes are read anew in each call: one step by hand."""
+
+    class Own:
+        dim, speed, level = 1, 1.0, torch.tensor([0.0], dtype=torch.float64)
+
+        def drift(self, t, x):
+            return self.speed * (self.level - x)
+
+        def diffusion(self, t, x):
+            return 0.3 + 0 * x
+
+    class Power:
+        shift = 0.0
+
+        def __call__(self, states):
+            return (states[:, 0] - self.shift) ** 2
+
+    x = torch.tensor([[1.0, 0.5, 0.2, 0.1, 2.0], [2.0, 0.25, 0.4, -0.1, 1.0]], dtype=torch.float64)
+    names = ("speed", "level", "shift", "horizon")
+    samples = label(Own(), Power(), x, varying=names, noise=gaussian(seed=1), paths=4000, steps=1, antithetic=False)
+    point = x.clone().requires_grad_()
+    spot, speed, level, shift, horizon = point.unbind(1)
+    value = (spot + speed * (level - spot) * horizon - shift) ** 2 + 0.09 * horizon
+    (gradient,) = torch.autograd.grad(value.sum(), point)
+    assert ((samples.value - value.detach()).abs() <= 4 * samples.value_error).all()
+    assert ((samples.gradient - gradient).abs() <= 4 * samples.gradient_error + 1e-12).all()
+
+
+@pytest.mark.parametrize(
+    ("varying", "match"),
+    [
+        (["spot_variance_correlation"], "varying: got 'spot_variance_correlation', which drift, diffusion"),
+        (["rate", "rate"], "varying: got 'rate', need, each once"),
+        (["correlation"], "varying: got 'correlation', need"),
+        (["dim"], "varying: got 'dim', need"),
+        (["weights"], "varying: got 'weights', need"),
+        (["horizon"], r"horizon: got 1\.0, need a number, or None and 'horizon' among varying"),
+    ],
+)
+def test_columns_that_are_no_parameters_are_refused(varying, match):
+    x = torch.tensor([[1.0, 0.05, *[0.1] * len(varying)]], dtype=torch.float64)
+    with pytest.raises(ValueError, match=match):
+        label(Heston(**HESTON), Call(strike=1.0), x, horizon=1.0, noise=gaussian(), steps=2, varying=varying)
+
+
+def test_horizons_are_positive_and_names_are_a_sequence():
+    with pytest.raises(ValueError, match=r"x: got a horizon of 0, need positive"):
+        label(Bachelier(volatility=0.2), Call(strike=1.0), [[1.0, 0.0]], noise=gaussian(), varying=["horizon"])
+    with pytest.raises(TypeError, match="varying: got the text 'horizon'"):
+        label(Bachelier(volatility=0.2), Call(strike=1.0), [[1.0, 1.0]], noise=gaussian(), varying="horizon")
 
 
 LIKELIHOODS = {
@@ -377,18 +465,18 @@ def test_users_sde_and_payoff():
     samples = label(
         OrnsteinUhlenbeck(),
         lambda s: (s[:, 0] + 2 * s[:, 1]) ** 2,
-        x,
+        torch.cat([x, torch.ones(2, 1)], dim=1),
         horizon=1.0,
         noise=gaussian(seed=1),
         order=2,
         steps=4,
-        parameters=["speed"],
+        varying=["speed"],
     )
     step = torch.eye(2, dtype=torch.float64) * 0.75 + 0.25 * torch.tensor([[0.0, 0.3], [0.3, 0.0]])
     loading = torch.linalg.matrix_power(step, 4).T @ torch.tensor([1.0, 2.0], dtype=torch.float64)
     # The gradient's noise is odd in z and cancels over the pair; the Hessian has none.
-    assert torch.allclose(samples.gradient, 2 * (x @ loading)[:, None] * loading, atol=1e-13)
-    assert torch.allclose(samples.hvp, (2 * loading[:, None] * loading).expand(2, 2, 2), atol=1e-13)
+    assert torch.allclose(samples.gradient[:, :2], 2 * (x @ loading)[:, None] * loading, atol=1e-13)
+    assert torch.allclose(samples.hvp[:, :2, :2], (2 * loading[:, None] * loading).expand(2, 2, 2), atol=1e-13)
     h = 1e-5
 
     def mean_part(speed):
@@ -406,7 +494,7 @@ def test_users_sde_and_payoff():
         ).value
         for s in (h, -h)
     )
-    assert torch.allclose(samples.parameter_gradient["speed"][:, 0], (up - down) / (2 * h), atol=1e-8)
+    assert torch.allclose(samples.gradient[:, 2], (up - down) / (2 * h), atol=1e-8)
 
 
 def test_users_sde_with_the_last_step_integrated():
@@ -443,13 +531,142 @@ def test_the_last_step_is_integrated_with_the_volatility_of_its_beginning():
     assert torch.allclose(samples.gradient[:, 0], exact.delta, rtol=1e-13)
 
 
-def test_unchecked_payoffs_show_where_the_pathwise_method_fails():
-    """A user's indicator has the derivative 0 and a user's kink the second derivative 0: no error, and wrong."""
-    model, x = Bachelier(volatility=0.3), [[1.0]]
-    jump = label(model, lambda s: (s[:, 0] > 1.0).double(), x, horizon=1.0, noise=gaussian(), order=2, paths=100)
-    assert float(jump.value) == pytest.approx(0.5, abs=0.3) and float(jump.gradient) == float(jump.hvp) == 0
-    kink = label(model, lambda s: torch.relu(s[:, 0] - 1.0), x, horizon=1.0, noise=gaussian(), order=2, paths=100)
-    assert float(kink.gradient) == pytest.approx(0.5, abs=0.3) and float(kink.hvp) == 0
+WRONG = {  # payoff, order, what is seen; the first three as first users wrote them
+    "digital": (lambda s: (s[:, 0] > 1.0).double(), 1, "torch cannot differentiate at order 1"),
+    "call at order 2": (lambda s: torch.relu(s[:, 0] - 1.0), 2, "has a kink, where its slope jumps by"),
+    "asset or nothing": (lambda s: s[:, 0] * (s[:, 0] > 1.0), 1, "a payoff that jumps by"),
+    "two jumps that cancel": (lambda s: s[:, 0] + ((s[:, 0] - 1).abs() < 0.1), 1, "a payoff that jumps by"),
+    "small jump": (lambda s: s[:, 0] ** 2 + 1e-3 * (s[:, 0] > 1.03), 1, "a payoff that jumps by 0.001"),
+    "digital at order 2": (lambda s: s[:, 0] * (s[:, 0] > 1.0), 2, "order 1 miss it"),
+    "best of": (lambda s: torch.maximum(s[:, 0], s[:, 0].square()), 2, "has a kink"),
+    "NumPy": (lambda s: torch.from_numpy(np.maximum(s.detach().numpy()[:, 0] - 1, 0)), 1, "torch cannot differentiate"),
+}
+
+
+@pytest.mark.parametrize(("payoff", "order", "match"), WRONG.values(), ids=WRONG)
+def test_jumps_and_kinks_of_ones_own_payoff_are_found(payoff, order, match):
+    with pytest.raises(ValueError, match=match):
+        label(Bachelier(volatility=0.3), payoff, [[1.0], [1.2]], horizon=1.0, noise=gaussian(), order=order)
+    label(Bachelier(volatility=0.3), payoff, [[1.0]], horizon=1.0, noise=gaussian(), order=0)
+
+
+class Barrier:
+    """Down and out; `observes_start` as well, so that a start below the barrier pays nothing."""
+
+    dates, observes_start = 4, True
+
+    def __call__(self, states):
+        assert states.shape[1:] == (5, 1)
+        return torch.relu(states[:, -1, 0] - 1.0) * (states[:, :, 0].amin(1) > 0.8)
+
+
+class DeclaredBarrier(Barrier):
+    """Its author knows that it jumps, and wants the biased derivative."""
+
+    smooth_order = 1
+
+
+def test_a_barrier_jumps_unless_its_author_says_otherwise():
+    given = {"horizon": 1.0, "noise": gaussian(), "paths": 50_000, "order": 1}
+    x = [[1.0], [0.7]]
+    with pytest.raises(ValueError, match="a payoff that jumps by"):
+        label(BlackScholes(volatility=0.2), Barrier(), x, **given)
+    samples = label(BlackScholes(volatility=0.2), DeclaredBarrier(), x, **given)
+    assert float(samples.value[1]) == 0.0  # knocked out at the start
+    assert samples.source == "Exact(), 4 steps"
+
+
+SMOOTH = {
+    "call": (lambda s: torch.relu(s[:, 0] - 1.0), 1),
+    "put on the best": (lambda s: torch.relu(1.1 - s.amax(1)), 1),
+    "narrow sigmoid": (lambda s: torch.sigmoid((s[:, 0] - 1.0) / 1e-5), 2),
+    "square": (lambda s: s[:, 0] ** 2, 2),
+    "huber": (lambda s: torch.nn.functional.huber_loss(s[:, 0], torch.ones_like(s[:, 0]), reduction="none"), 2),
+    "steep": (lambda s: torch.exp(40 * s[:, 0]), 2),
+    "linear": (lambda s: 3.0 * s[:, 0], 2),
+    "root": (lambda s: torch.sqrt(s[:, 0]), 2),
+}
+
+
+@pytest.mark.parametrize(("payoff", "order"), SMOOTH.values(), ids=SMOOTH)
+def test_payoffs_that_are_smooth_enough_are_not_refused(payoff, order):
+    label(BlackScholes(volatility=0.3), payoff, [[1.0], [1.2]], horizon=1.0, noise=gaussian(), order=order)
+
+
+def test_rows_that_depend_on_each_other_are_refused():
+    class Coupled(OrnsteinUhlenbeck):
+        def drift(self, t, x):
+            return x - x.mean(0)
+
+    x = torch.tensor([[1.0, 2.0], [0.5, -1.0]], dtype=torch.float64)
+    given = {"horizon": 1.0, "noise": gaussian(), "steps": 2}
+    with pytest.raises(ValueError, match="model, payoff: got values that differ by .* row i"):
+        label(Coupled(), lambda s: s[:, 0], x, **given)
+    with pytest.raises(ValueError, match="model, payoff: got values that differ by .* row i"):
+        label(OrnsteinUhlenbeck(), lambda s: s[:, 0] - s[:, 0].mean(), x, **given)
+    with pytest.raises(ValueError, match="model, payoff: got values that differ by"):
+        label(Coupled(), lambda s: s[:, 0], x[:1], order=0, **given)
+
+
+def test_no_scheme_is_inferred_from_the_number_of_assets():
+    """Black-Scholes with the rate as a second, constant state: Euler-Maruyama, whose derivative by r is right."""
+
+    class Rate:
+        dim, assets = 2, 1
+
+        def drift(self, t, x):
+            return torch.stack([x[:, 1] * x[:, 0], 0 * x[:, 1]], dim=1)
+
+        def diffusion(self, t, x):
+            return torch.stack([0.2 * x[:, 0], 0 * x[:, 1]], dim=1)
+
+    samples = label(
+        Rate(), lambda s: torch.relu(s[:, 0] - 1.0), [[1.0, -0.05]], horizon=1.0, noise=gaussian(), steps=32, paths=8000
+    )
+    exact = black_scholes(1.0, strike=1.0, volatility=0.2, maturity=1.0, rate=-0.05)
+    assert samples.source == "EulerMaruyama(), 32 steps"
+    assert_close(samples, float(exact.price), [float(exact.delta), float(exact.delta)])  # d/dr is T S delta
+    heston_labels = label(Heston(**HESTON), Call(strike=1.0), [[1.0, 0.04]], horizon=1.0, noise=gaussian(), steps=4)
+    assert heston_labels.source == "FullTruncation(), 4 steps"
+
+
+def test_a_last_step_without_noise_has_the_payoffs_own_limit():
+    for volatility, payoff in [(0.0, Call), (0.0, Digital)]:
+        samples = label(
+            Bachelier(volatility=volatility),
+            payoff(strike=1.0, smoothing=LastStep()),
+            [[0.9], [1.0], [1.2]],
+            horizon=1.0,
+            noise=gaussian(),
+            order=2,
+        )
+        exact = bachelier([0.9, 1.0, 1.2], strike=1.0, volatility=0.0, maturity=1.0, kind=payoff.__name__.lower())
+        assert torch.equal(samples.value, exact.price)
+        assert torch.equal(samples.gradient[:, 0], exact.delta)
+        assert torch.equal(samples.hvp[:, 0, 0], exact.gamma)
+    with pytest.raises(ValueError, match="estimator: got likelihood_ratio for a step without noise"):
+        label(
+            Bachelier(volatility=0.0),
+            Call(strike=1.0),
+            [[1.0]],
+            horizon=1.0,
+            noise=gaussian(),
+            estimator="likelihood_ratio",
+        )
+
+
+def test_last_step_of_heston_where_the_variance_hits_zero():
+    given = {"horizon": 1.0, "noise": gaussian(seed=3), "paths": 4000, "scheme": EulerMaruyama(), "steps": 8}
+    with pytest.warns(UserWarning, match="Feller"):
+        model = Heston(mean_reversion=1.0, long_variance=0.04, vol_of_variance=0.6, spot_variance_correlation=-0.7)
+    labels = [label(model, Call(strike=1.0, smoothing=s), [[1.0, 0.02]], **given) for s in (LastStep(), None)]
+    errors = labels[0].gradient_error + labels[1].gradient_error
+    assert ((labels[0].gradient - labels[1].gradient).abs() < 4 * errors).all()
+
+
+def test_labels_that_are_not_finite_never_leave():
+    with pytest.raises(ValueError, match="gradient: got non-finite labels in 1 of 2 rows, the first of them row 1"):
+        label(Bachelier(volatility=0.0), lambda s: torch.sqrt(s[:, 0]), [[1.0], [0.0]], horizon=1.0, noise=gaussian())
 
 
 @pytest.mark.parametrize(
@@ -478,8 +695,8 @@ def test_unchecked_payoffs_show_where_the_pathwise_method_fails():
         ),
         (
             Bachelier(volatility=0.2),
-            {"parameters": ["volatility"], "estimator": "likelihood_ratio"},
-            "parameters: got .* with estimator 'likelihood_ratio'",
+            {"varying": ["strike"], "estimator": "likelihood_ratio"},
+            "estimator: got likelihood_ratio beside varying",
         ),
     ],
 )
