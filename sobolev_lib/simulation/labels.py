@@ -212,13 +212,11 @@ class _Walks:
     def _check_read(self, x: Tensor, shocks: Tensor):
         seen = self._observe(x, shocks)
         results = [result.sum() for result in (self._worth(*seen), *seen[4]) if result.requires_grad]
+        readers = {"model": (seen[0], "drift, diffusion and transition do"), "payoff": (seen[1], "the payoff does")}
         for owner, name, _ in self.problem.columns:
-            place = {"model": (seen[0], "drift, diffusion and transition do"), "payoff": (seen[1], "the payoff does")}
-            if owner == "horizon":
-                continue
-            thing, reader = place[owner]
-            value = getattr(thing, name)
-            if all(grad(r, value, retain_graph=True, allow_unused=True)[0] is None for r in results):
+            thing, reader = readers.get(owner, (None, ""))
+            value = getattr(thing, name, None)  # a horizon is always read
+            if thing and all(grad(r, value, retain_graph=True, allow_unused=True)[0] is None for r in results):
                 raise ValueError(f"varying: got {name!r}, which {reader} not read in each call")
 
 

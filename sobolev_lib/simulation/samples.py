@@ -185,15 +185,14 @@ def concatenate(samples: Iterable[Samples]) -> Samples:
         samples: two or more, with the same number of inputs and labels of the same kinds.
 
     Shape:
-        Any; numbers of rows add up. Directions that are shared by all rows stay so if they agree, and become one set
-        per row otherwise.
+        Any; numbers of rows add up. Directions that all rows share must be the same in all.
 
     Returns:
         ``Samples`` in memory of their own.
 
     Raises:
         TypeError: something else than samples.
-        ValueError: none, or labels of different kinds or shapes.
+        ValueError: none, labels of different kinds or shapes, or different directions.
 
     Chapter 3, "Reverse mode: remember, then sweep back".
 
@@ -205,19 +204,13 @@ def concatenate(samples: Iterable[Samples]) -> Samples:
     if not parts:
         raise ValueError("samples: got none, need at least one")
     fields = [part._tensors() for part in parts]
-    if "directions" in fields[0]:
-        first = fields[0]["directions"]
-        alike = [first.ndim == 2 and torch.equal(f.get("directions", first), first) for f in fields]
-        for one, part in zip(fields, parts, strict=True):
-            if all(alike):
-                one.pop("directions", None)
-            elif part.directions is not None and part.directions.ndim == 2:
-                one["directions"] = part.directions.expand(len(part), -1, -1)
+    vectors = [one.pop("directions") for one in fields if "directions" in one and one["directions"].ndim == 2]
     shapes = [{name: tuple(tensor.shape[1:]) for name, tensor in one.items()} for one in fields]
     for shape in shapes:
         if shape != shapes[0]:
             raise ValueError(f"samples: got labels of shapes {shape} and {shapes[0]} behind the rows, need the same")
+    if not all(torch.equal(v, vectors[0]) for v in vectors):
+        raise ValueError("samples: got different directions that all rows share, need the same, or one set per row")
     joined = {name: torch.cat([one[name] for one in fields]) for name in fields[0]}
-    if parts[0].directions is not None:
-        joined.setdefault("directions", parts[0].directions)
+    joined |= {"directions": vectors[0]} if vectors else {}
     return Samples.of(**joined, source="; ".join(dict.fromkeys(part.source for part in parts)))

@@ -600,11 +600,11 @@ def test_rows_that_depend_on_each_other_are_refused():
 
     x = torch.tensor([[1.0, 2.0], [0.5, -1.0]], dtype=torch.float64)
     given = {"horizon": 1.0, "noise": gaussian(), "steps": 2}
-    with pytest.raises(ValueError, match="model, payoff: got values that differ by .* row i"):
+    with pytest.raises(ValueError, match=r"model, payoff: got values that differ by .* row i"):
         label(Coupled(), lambda s: s[:, 0], x, **given)
-    with pytest.raises(ValueError, match="model, payoff: got values that differ by .* row i"):
+    with pytest.raises(ValueError, match=r"model, payoff: got values that differ by .* row i"):
         label(OrnsteinUhlenbeck(), lambda s: s[:, 0] - s[:, 0].mean(), x, **given)
-    with pytest.raises(ValueError, match="model, payoff: got values that differ by"):
+    with pytest.raises(ValueError, match=r"model, payoff: got values that differ by"):
         label(Coupled(), lambda s: s[:, 0], x[:1], order=0, **given)
 
 
