@@ -21,6 +21,8 @@ PALETTE = {
     "fourth": "#cc79a7",
     "soft": "#999999",
 }
+"""The book's colours by role: ``exact`` for the truth, ``good`` and ``bad`` for what is right and wrong, ``other`` and
+``fourth`` for further things that are compared, ``soft`` for the background."""
 
 
 def use_style() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from docutils import nodes
 from docutils.statemachine import StringList
-from linked import where_used
+from linked import NOTEBOOKS, where_used
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -59,20 +59,33 @@ def mentioned() -> set[str]:
     return found
 
 
+def pointed_to() -> set[str]:
+    """Return full names of functions that chapters import, or that docstrings of exports say to see."""
+    chapters = "\n".join(path.read_text(encoding="utf-8") for path in NOTEBOOKS.glob("[0-9]*.md"))
+    imports = re.findall(r"^from sobolev_lib\.(\S+) import ([\w, ]+)$", chapters, re.MULTILINE)
+    found = {f"{module}.{name.strip()}" for module, names in imports for name in names.split(",")}
+    texts = [inspect.getdoc(getattr(sobolev_lib, name)) or "" for name in sobolev_lib.__all__]
+    seen = set(re.findall(r"\bsee\s+``(\w+)``", "\n".join(texts)))
+    for path in LIBRARY.rglob("[!_]*.py"):
+        module = ".".join(path.relative_to(LIBRARY).with_suffix("").parts)
+        found |= {f"{module}.{name}" for name in seen.intersection(definitions(module))}
+    return found
+
+
 def public_names(module: str) -> dict[str, str]:
     """Return what of a module is documented: its names, and under which full name each is known.
 
-    These are the names that the package exports, the types that their signatures mention, and the functions of a module
-    that is exported itself.
+    These are the names that the package exports, the types that their signatures mention, what chapters and docstrings
+    lead to, and the functions of a module that is exported itself.
     """
-    types = mentioned()
+    types, wanted = mentioned(), pointed_to()
     found = {}
     for name, node in definitions(module).items():
         if name in sobolev_lib.__all__:
             found[name] = f"sobolev_lib.{name}"
         elif name.startswith("_"):
             continue
-        elif isinstance(node, ast.ClassDef) and name in types:
+        elif (isinstance(node, ast.ClassDef) and name in types) or f"{module}.{name}" in wanted:
             found[name] = f"sobolev_lib.{module}.{name}"
         elif isinstance(node, ast.FunctionDef) and is_exported(module) and not name.endswith("_kernel"):
             found[name] = f"sobolev_lib.{module.split('.')[-1]}.{name}"

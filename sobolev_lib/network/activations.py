@@ -186,6 +186,8 @@ ACTIVATIONS: dict[str, Activation] = {
         Activation("relu", _relu_jet, critical=((), (), (), ()), smooth=False),
     )
 }
+"""The activations by name: silu, softplus, tanh, sigmoid, gelu, sin and relu, each with the critical points of its
+first derivatives. Chapter 5, "Operations on sets"."""
 
 
 def activation_named(name: str | Activation) -> Activation:

@@ -26,7 +26,15 @@ BLOCK_BYTES = 2**19  # of one layer's activations: samples that go forward and b
 
 
 class Labelled(Protocol):
-    """What the loss needs of a set of samples; ``Samples`` of the module ``labels`` is one."""
+    """What the loss needs of a set of samples; ``Samples`` is one.
+
+    Attributes:
+        x: Inputs (n, d).
+        value: (n,).
+        gradient: (n, d), or None where no order above 0 is asked for.
+        hvp: Hessian-vector products (n, k, d), or None below order 2.
+        directions: Of the products, (k, d) or (n, k, d), or None.
+    """
 
     x: Tensor
     value: Tensor
