@@ -10,8 +10,8 @@ training - the Sobolev loss and its minimisers (Chapters 4 and 8);
 certificates - what can be proved of a network over a box (Chapter 6);
 pruning - which nodes matter, how the others go, when to stop (Chapter 7).
 
-Beside them `_check` refuses bad input, `_show` shows results in notebooks, and `plotting` draws the figures of the
-book. All public names are here: `import sobolev_lib as sl`.
+Beside them `_check` refuses bad input, `_files` writes files whole, `_show` shows results in notebooks, and `plotting`
+draws the figures of the book. All public names are here: `import sobolev_lib as sl`.
 """
 
 from sobolev_lib.certificates.verdicts import (

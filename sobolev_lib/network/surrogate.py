@@ -10,24 +10,25 @@ With raw inputs :math:`x`, scaled inputs :math:`u = (x - m) / s` (componentwise)
 So a saved network is complete: nobody has to remember how its data were normalised. Chapter 4.
 """
 
+import copy
 import itertools
 import json
 import math
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sobolev_lib import _check
-from sobolev_lib.network.activations import Activation, activation_named
-from sobolev_lib.network.twin import Pass, value_gradient_hvp
+from sobolev_lib import _check, _files
+from sobolev_lib.network.activations import ACTIVATIONS, Activation, activation_named
+from sobolev_lib.network.layers import checked_layers, layers_of
+from sobolev_lib.network.scaling import checked_directions, look_outside, scaling_of, taylor
 
 FORMAT = "sobolev_lib.Surrogate/1"
+DTYPES = (torch.float32, torch.float64)
+DOMAIN = ("input_low", "input_high")  # buffers: the range of the training inputs
 
 
 class Surrogate(nn.Module):
@@ -47,7 +48,13 @@ class Surrogate(nn.Module):
 
     Shapes:
         ``net(x)``: (n, d) to (n,). ``net.gradient(x)``: (n, d). ``net.hvp(x, v)``: (n, k, d). ``net.hessian(x)``: (n,
-        d, d).
+        d, d). Inputs of any kind of number are converted to the network's type.
+
+    All five methods know the range of the inputs that ``fit`` has trained on, which is kept and saved with the network
+    (``input_low`` and ``input_high``, (d,); infinite before). Beyond it, by more than a quarter of its width, an answer
+    is extrapolation: ``outside="warn"`` (default) says so, ``"raise"`` refuses it, ``"ignore"`` does not look.
+
+    Everything is differentiable by weights and by inputs, to any order, also under the transforms of ``torch.func``.
 
     Raises:
         ValueError: Fewer than two widths, a width below 1, a last width other than 1, an unknown activation or dtype.
@@ -73,7 +80,7 @@ class Surrogate(nn.Module):
         if len(widths) < 2 or widths[-1] != 1:
             raise ValueError(f"widths: got {widths}, need at least an input width and an output width of 1")
         activation = activation_named(activation)
-        _check.choice("dtype", dtype, (torch.float32, torch.float64))
+        _check.choice("dtype", dtype, DTYPES)
         gain = _check.positive("gain", gain)
         super().__init__()
         self.activation = activation
@@ -84,10 +91,11 @@ class Surrogate(nn.Module):
             weights.append((normal * gain / math.sqrt(fan_in)).to(dtype))
         self.weights = nn.ParameterList(weights)
         self.biases = nn.ParameterList([torch.zeros(width, dtype=dtype) for width in widths[1:]])
-        self.register_buffer("input_shift", torch.zeros(widths[0], dtype=dtype))
-        self.register_buffer("input_scale", torch.ones(widths[0], dtype=dtype))
-        self.register_buffer("output_shift", torch.zeros((), dtype=dtype))
-        self.register_buffer("output_scale", torch.ones((), dtype=dtype))
+        numbers = [("input_shift", 0.0), ("input_scale", 1.0), ("input_low", -math.inf), ("input_high", math.inf)]
+        for name, number in [*numbers, ("output_shift", 0.0), ("output_scale", 1.0)]:
+            shape = (widths[0],) if name.startswith("input") else ()
+            self.register_buffer(name, torch.full(shape, number, dtype=dtype))
+        self._first = self._state()
 
     @property
     def widths(self) -> list[int]:
@@ -105,21 +113,23 @@ class Surrogate(nn.Module):
         return self.weights[0].dtype
 
     @property
-    def is_scaled(self) -> bool:
-        """Whether the scaling differs from the identity it starts with."""
-        return not (
-            torch.equal(self.input_shift, torch.zeros_like(self.input_shift))
-            and torch.equal(self.input_scale, torch.ones_like(self.input_scale))
-            and self.output_shift == 0
-            and self.output_scale == 1
-        )
+    def is_new(self) -> bool:
+        """Whether it is as ``Surrogate(...)`` made it: such a network takes its scaling from the samples of ``fit``."""
+        return self._first == self._state()
+
+    def _state(self) -> str:
+        """A digest that changes with any weight or scale; that of a copy in another precision is the same."""
+        return _files.digest(*(t.float() for name, t in self.state_dict().items() if name not in DOMAIN))
 
     def extra_repr(self) -> str:
         """Widths, activation and number of parameters, for ``print``."""
         return f"{'-'.join(map(str, self.widths))}, {self.activation.name}, {self.parameter_count} parameters"
 
+    @torch.no_grad()
     def set_scaling(self, x: Tensor, value: Tensor) -> "Surrogate":
         """Take the scaling from data, means and standard deviations of inputs and value, and return the network.
+
+        An input that is constant up to rounding keeps its unit; a value that is has its size as the scale.
 
         Raises:
             ValueError: Fewer than two samples, wrong shapes.
@@ -128,89 +138,46 @@ class Surrogate(nn.Module):
         value = _check.tensor("value", value, shape=(len(x),), dtype=self.dtype)
         if len(x) < 2:
             raise ValueError(f"x: got {len(x)} samples, need at least 2 to take a scaling from")
-        for buffer, given in ((self.input_shift, x.mean(0)), (self.output_shift, value.mean())):
-            buffer.copy_(given)
-        for buffer, given in ((self.input_scale, x.std(0)), (self.output_scale, value.std())):
-            buffer.copy_(torch.where(given > 0, given, torch.ones_like(given)))  # a constant column keeps its unit
+        for name, scale in scaling_of(x, value).items():
+            getattr(self, name).copy_(scale)
         return self
 
     def scale_inputs(self, x: Tensor) -> Tensor:
         """Return :math:`u = (x - m) / s`."""
         return (x - self.input_shift) / self.input_scale
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, outside: str = "warn") -> Tensor:
         """Return the values :math:`N(x)`, (n, d) to (n,)."""
-        x = self._checked(x)
-        if torch.is_grad_enabled() and x.requires_grad:
-            return self.output_shift + self.output_scale * self._plain(self.scale_inputs(x))
-        return self.taylor(x, order=0)[0]
+        return self.taylor(self._checked(x, outside), order=0)[0]
 
-    def gradient(self, x: Tensor) -> Tensor:
+    def gradient(self, x: Tensor, *, outside: str = "warn") -> Tensor:
         """Return the gradients (n, d)."""
-        return self.value_and_gradient(x)[1]
+        return self.value_and_gradient(x, outside=outside)[1]
 
-    def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def value_and_gradient(self, x: Tensor, *, outside: str = "warn") -> tuple[Tensor, Tensor]:
         """Return values (n,) and gradients (n, d) from one forward-and-adjoint pass."""
-        return self.taylor(self._checked(x), order=1)
+        return self.taylor(self._checked(x, outside), order=1)
 
-    def hvp(self, x: Tensor, directions: Tensor) -> Tensor:
+    def hvp(self, x: Tensor, directions: Tensor, *, outside: str = "warn") -> Tensor:
         """Return Hessian-vector products (n, k, d) in `directions`, (k, d) for all samples alike or (n, k, d)."""
-        x = self._checked(x)
-        return self.taylor(x, order=2, directions=self._checked_directions(directions, len(x)))[2]
+        x = self._checked(x, outside)
+        return self.taylor(x, order=2, directions=checked_directions(directions, *x.shape, self.dtype))[2]
 
-    def hessian(self, x: Tensor) -> Tensor:
+    def hessian(self, x: Tensor, *, outside: str = "warn") -> Tensor:
         """Return the Hessians (n, d, d); the work grows with d, so prefer `hvp` in high dimension."""
-        return self.hvp(x, torch.eye(self.widths[0], dtype=self.dtype))
+        x = self._checked(x, outside)
+        return self.taylor(x, order=2, directions=torch.eye(x.shape[1], dtype=self.dtype))[2]
 
     def taylor(self, x: Tensor, *, order: int, directions: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return (value,), (value, gradient) or (value, gradient, hvp), for the methods above and for the loss.
 
-        Differentiable with respect to the parameters. Arguments are those of `hvp` and are not checked again here.
+        Arguments are those of `hvp` and are not checked again here.
         """
-        u, v = self._scaled(x, order, directions)
-        out = value_gradient_hvp(self.activation, list(self.weights), list(self.biases), u, order=order, directions=v)
-        return self._raw(out)
-
-    def sweep(self, x: Tensor, *, order: int, directions: Tensor | None = None) -> tuple[tuple[Tensor, ...], Pass, int]:
-        """Return what `taylor` returns, the pass behind it (for per-sample Jacobians), and the number of directions."""
-        u, v = self._scaled(x, order, directions)
-        sweep = Pass(self.activation, list(self.weights), list(self.biases), u, order=order, directions=v)
-        return self._raw(sweep.outputs), sweep, 0 if v is None else len(v)
-
-    def add_gradients(self, sweep: Pass, k: int, cotangents: Tensor, totals: Sequence[Tensor]) -> None:
-        r"""Add to `totals` the gradient by each parameter of :math:`\sum_i c_i^T o_i`, for the outputs of a `sweep`.
-
-        Args:
-            sweep: The pass that `sweep` returned.
-            k: The number of directions that it returned.
-            cotangents: The c of the outputs (value, gradient, HVPs) side by side, (n, q).
-            totals: One tensor per parameter, weight matrix and bias vector, layer by layer; changed in place.
-        """
-        d = self.widths[0]
-        gradient_scale = self.output_scale / self.input_scale
-        parts = [cotangents[:, 0] * self.output_scale]
-        if sweep.order >= 1:
-            parts.append(cotangents[:, 1 : 1 + d] * gradient_scale)
-        if sweep.order == 2:
-            parts.append((cotangents[:, 1 + d :].unflatten(1, (k, d)) * gradient_scale).transpose(0, 1).contiguous())
-        sweep.add_gradients(totals, *parts)
-
-    def _scaled(self, x: Tensor, order: int, directions: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        if order == 2 and not self.activation.smooth:
-            raise ValueError(f"activation: got '{self.activation.name}' at order 2, need one with a second derivative")
-        v = None if directions is None else _directions_first(directions / self.input_scale, len(x))
-        return self.scale_inputs(x), v
-
-    def _raw(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        gradient_scale = self.output_scale / self.input_scale
-        raw = (self.output_shift + self.output_scale * outputs[0], *(t * gradient_scale for t in outputs[1:]))
-        return raw if len(raw) < 3 else (*raw[:2], raw[2].transpose(0, 1))
+        return taylor(self, x, order=order, directions=directions)
 
     def copy(self) -> "Surrogate":
         """Return an independent copy."""
-        return Surrogate.from_layers(
-            self.weights, self.biases, self.activation, scaling={name: b.clone() for name, b in self.named_buffers()}
-        )
+        return copy.deepcopy(self, {id(self.activation): self.activation})
 
     @classmethod
     def from_layers(
@@ -221,81 +188,78 @@ class Surrogate(nn.Module):
         *,
         scaling: dict[str, Tensor],
     ) -> "Surrogate":
-        """Return a network with the given weights (out, in), biases (out,) and scaling buffers; tensors are copied.
+        """Return a network with the given weights (out, in), biases (out,) and scaling; tensors are copied.
+
+        Args:
+            weights: One matrix per layer.
+            biases: One vector per layer; zeros for a layer without.
+            activation: That of the hidden layers.
+            scaling: ``input_shift`` and ``input_scale`` (d,), ``output_shift`` and ``output_scale`` (), as
+                ``dict(net.named_buffers())`` has them; with or without ``input_low`` and ``input_high``.
 
         Raises:
             ValueError: Numbers of layers that differ, shapes that do not fit, numbers that are not finite.
         """
-        if len(weights) != len(biases) or not len(weights):
-            raise ValueError(
-                f"weights, biases: got {len(weights)} and {len(biases)} layers, need the same number, at least 1"
-            )
-        widths = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
+        weights, biases, widths = checked_layers(weights, biases)
         net = cls(widths, activation, dtype=weights[0].dtype)
+        missing = [name for name, _ in net.named_buffers() if name not in {*scaling, *DOMAIN}]
+        if missing:
+            raise ValueError(f"scaling: got {', '.join(scaling) or 'nothing'}, need {', '.join(missing)} too")
         with torch.no_grad():
-            for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-                shape = (widths[layer + 1], widths[layer])
-                net.weights[layer].copy_(_check.tensor(f"weights[{layer}]", weight.detach(), shape=shape))
-                net.biases[layer].copy_(_check.tensor(f"biases[{layer}]", bias.detach(), shape=shape[:1]))
+            for parameter, given in zip([*net.weights, *net.biases], [*weights, *biases], strict=True):
+                parameter.copy_(given)
             for name, buffer in net.named_buffers():
-                buffer.copy_(_check.tensor(name, scaling[name], shape=tuple(buffer.shape)))
+                given, finite = scaling.get(name, buffer), name not in DOMAIN
+                buffer.copy_(_check.tensor(name, given, shape=tuple(buffer.shape), finite=finite, detach=True))
+        net._first = ""
         return net
 
+    @classmethod
+    def from_torch(cls, layers: nn.Sequential) -> "Surrogate":
+        """Return the network that computes what a ``torch.nn.Sequential`` of ``Linear`` and one activation does.
+
+        Args:
+            layers: ``Linear``, activation, ``Linear``, ..., ``Linear`` with one output. It takes raw inputs, so the
+                scaling is the identity; ``fit`` leaves it so.
+
+        Raises:
+            TypeError: Not such a sequence: says which layer is not, and what is supported.
+            ValueError: More than one output, or layers that do not fit.
+
+        Example:
+            >>> layers = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
+            >>> net, x = Surrogate.from_torch(layers), torch.ones(3, 2)
+            >>> net.widths, torch.equal(net(x), layers(x)[:, 0])
+            ([2, 8, 1], True)
+        """
+        weights, biases, activation = layers_of(layers)
+        scaling = dict(cls([weights[0].shape[1], 1]).named_buffers())
+        return cls.from_layers(weights, biases, activation, scaling=scaling)
+
     def save(self, path: str | os.PathLike) -> Path:
-        """Write weights, scaling and metadata to a safetensors file, whole or not at all; returns its path."""
-        path = Path(path)
+        """Write weights, scaling and metadata to a safetensors file, whole or not at all; returns its path.
+
+        Raises:
+            ValueError: An own activation that is not in ``ACTIVATIONS``, where ``load`` looks it up; half precision.
+        """
+        _check.choice("dtype", self.dtype, DTYPES)
+        if ACTIVATIONS.get(self.activation.name) != self.activation:
+            raise ValueError(
+                f"activation: got one of your own, {self.activation.name!r}, need one that ACTIVATIONS has under its "
+                "name: enter it there, here and where the network is loaded"
+            )
         metadata = {"format": FORMAT, "widths": json.dumps(self.widths), "activation": self.activation.name}
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        os.close(handle)
-        try:
-            save_file({name: t.contiguous() for name, t in self.state_dict().items()}, partial, metadata=metadata)
-            os.replace(partial, path)
-        finally:
-            Path(partial).unlink(missing_ok=True)
-        return path
+        return _files.write(path, self.state_dict(), metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Surrogate":
         """Read a network that `save` wrote; a file that is anything else is refused with a ``ValueError``."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-        except SafetensorError as error:
-            raise ValueError(
-                f"path: got {path}, which is not a safetensors file ({error}), need a saved Surrogate"
-            ) from error
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"path: got {path} with format {metadata.get('format')!r}, need {FORMAT!r}")
-        net = cls(json.loads(metadata["widths"]), metadata["activation"], dtype=tensors["input_shift"].dtype)
-        net.load_state_dict(tensors)
-        return net
+        tensors, metadata = _files.read("path", path, FORMAT, "a saved Surrogate")
+        layers = range(len(json.loads(metadata["widths"])) - 1)
+        weights, biases = ([tensors[f"{kind}.{layer}"] for layer in layers] for kind in ("weights", "biases"))
+        return cls.from_layers(weights, biases, metadata["activation"], scaling=tensors)
 
-    def _plain(self, u: Tensor) -> Tensor:
-        """The MLP in elementary operations, for callers that differentiate with respect to the inputs themselves."""
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            u = self.activation(u @ weight.T + bias)
-        return (u @ self.weights[-1].T + self.biases[-1]).squeeze(-1)
-
-    def _checked(self, x: Tensor) -> Tensor:
-        if isinstance(x, Tensor) and x.is_floating_point() and x.dtype != self.dtype:
-            raise TypeError(f"x: got dtype {x.dtype}, need the network's {self.dtype}")
-        return _check.tensor("x", x, shape=("n", self.widths[0]), finite=False)
-
-    def _checked_directions(self, directions: Tensor, n: int) -> Tensor:
-        d = self.widths[0]
-        directions = _check.tensor("directions", directions, dtype=self.dtype)
-        if (
-            directions.ndim not in (2, 3)
-            or directions.shape[-1] != d
-            or (directions.ndim == 3 and len(directions) != n)
-        ):
-            raise ValueError(f"directions: got shape {tuple(directions.shape)}, need (k, {d}) or ({n}, k, {d})")
-        return directions
-
-
-def _directions_first(directions: Tensor, n: int) -> Tensor:
-    """Turn (k, d) or (n, k, d) into (k, n, d)."""
-    if directions.ndim == 2:
-        return directions.unsqueeze(1).expand(-1, n, -1).contiguous()
-    return directions.transpose(0, 1).contiguous()
+    def _checked(self, x: Tensor, outside: str) -> Tensor:
+        x = _check.tensor("x", x, shape=("n", self.widths[0]), dtype=self.dtype, finite=False)
+        look_outside(x, self.input_low, self.input_high, outside)
+        return x

@@ -192,24 +192,6 @@ class Pass:
         return lefts[::-1], rights
 
 
-class _Twin(torch.autograd.Function):
-    """Value, gradient and HVPs as one differentiable operation (with respect to the parameters, once)."""
-
-    @staticmethod
-    def forward(ctx, activation, order, u, directions, *parameters):
-        ctx.biases = parameters[1::2]
-        ctx.sweep = Pass(activation, parameters[0::2], parameters[1::2], u, order=order, directions=directions)
-        outputs, ctx.sweep.outputs = ctx.sweep.outputs, ()  # kept, they would keep the sweep alive in a cycle: a leak
-        return outputs
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, *cotangents):
-        totals = [torch.zeros_like(p) for pair in zip(ctx.sweep.weights, ctx.biases, strict=True) for p in pair]
-        ctx.sweep.add_gradients(totals, *cotangents)
-        return None, None, None, None, *totals
-
-
 def value_gradient_hvp(
     activation: Activation,
     weights: Parameters,
@@ -219,7 +201,9 @@ def value_gradient_hvp(
     order: int,
     directions: Tensor | None = None,
 ):
-    r"""Return (value,), (value, gradient) or (value, gradient, HVPs) of an MLP, differentiable in its parameters.
+    r"""Return (value,), (value, gradient) or (value, gradient, HVPs) of an MLP.
+
+    Made of elementary operations, so automatic differentiation sees through it, by parameters and by inputs.
 
     Args:
         activation: The hidden layers' activation.
@@ -243,7 +227,7 @@ def value_gradient_hvp(
         >>> [round(t.item(), 4) for t in (y, g, h)]
         [0.4794, 1.7552, -1.9177]
     """
-    parameters = [p for pair in zip(weights, biases, strict=True) for p in pair]
-    if not (torch.is_grad_enabled() and any(p.requires_grad for p in parameters)):
-        return Pass(activation, weights, biases, u, order=order, directions=directions, reverse=False).outputs
-    return _Twin.apply(activation, order, u, directions, *parameters)
+    if torch.is_autocast_enabled("cpu"):  # half the digits are no derivatives
+        with torch.autocast("cpu", enabled=False):
+            return value_gradient_hvp(activation, weights, biases, u, order=order, directions=directions)
+    return Pass(activation, weights, biases, u, order=order, directions=directions, reverse=False).outputs

@@ -1,18 +1,13 @@
 """The container of labels, and its file format."""
 
-import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from sobolev_lib import _check, _show
+from sobolev_lib import _check, _files, _show
 
 _FORMAT = "sobolev_lib samples 1"
 
@@ -136,18 +131,7 @@ class Samples:
         Args:
             path: file name; an existing file is replaced.
         """
-        # safetensors refuses tensors that share memory
-        tensors = {name: t.clone(memory_format=torch.contiguous_format) for name, t in self._tensors().items()}
-        path = Path(path)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
-            try:
-                file.write(save(tensors, metadata={"format": _FORMAT, "source": self.source}))
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        _files.write(path, self._tensors(), {"format": _FORMAT, "source": self.source})
 
     @classmethod
     def load(cls, path) -> "Samples":
@@ -159,19 +143,12 @@ class Samples:
         Raises:
             ValueError: the file is damaged, or not one of ours.
         """
+        tensors, metadata = _files.read("path", path, _FORMAT, "one written by Samples.save")
         try:
-            with safe_open(path, framework="pt") as file:
-                if (file.metadata() or {}).get("format") != _FORMAT:
-                    raise ValueError(
-                        f"path: got {path}, a safetensors file of another kind, need one written by Samples.save"
-                    )
-                loaded = {name: file.get_tensor(name) for name in file.keys()}
-                loaded["source"] = file.metadata().get("source", "")
+            loaded = tensors | {"source": metadata.get("source", "")}
             return cls(**loaded)
-        except (SafetensorError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"path: got {path}, which cannot be read ({error}), need one written by Samples.save"
-            ) from error
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"path: got {path}, which lacks {error}, need one written by Samples.save") from error
 
     def _tensors(self) -> dict[str, Tensor]:
         """The tensors that are there, by name."""

@@ -6,21 +6,18 @@ the rest of the run depends on nothing else. What belongs to :math:`F` is kept a
 :math:`F` is another one is refused. Chapter 8.
 """
 
-import hashlib
 import json
 import math
 import os
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
+from sobolev_lib import _files
 from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.training.gauss_newton import Damping
 from sobolev_lib.training.loss import SobolevLoss
@@ -28,21 +25,6 @@ from sobolev_lib.training.loss import SobolevLoss
 FORMAT = "sobolev_lib.checkpoint/1"
 PAUSE = 1.0  # seconds between two files, at least
 SHARE = 0.05  # of the time that writing may take
-
-
-def digest(*tensors: Tensor | None) -> str:
-    """Return 16 hexadecimal digits that tell tensors apart by shape, type and every bit; None counts as a tensor.
-
-    Example:
-        >>> digest(torch.zeros(2)) == digest(torch.zeros(2)), digest(torch.zeros(2)) == digest(-torch.zeros(2))
-        (True, False)
-    """
-    total = hashlib.sha256()
-    for tensor in tensors:
-        total.update(b"None" if tensor is None else f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        if tensor is not None:
-            total.update(tensor.detach().contiguous().numpy().tobytes())
-    return total.hexdigest()[:16]
 
 
 class Checkpoint:
@@ -53,6 +35,7 @@ class Checkpoint:
         run: What the run is determined by, as text by name.
 
     Example:
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Checkpoint(Path(folder) / "run", {"steps": "2"})
         ...     before = file.read()
@@ -75,18 +58,7 @@ class Checkpoint:
         """
         if not self.path.exists():
             return None
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-        except (SafetensorError, OSError) as error:
-            raise ValueError(
-                f"checkpoint: got {self.path}, which cannot be read ({error}), need a checkpoint or no file"
-            ) from error
-        if metadata.get("format") != FORMAT:
-            raise ValueError(
-                f"checkpoint: got {self.path} with format {metadata.get('format')!r}, need {FORMAT!r} or no file"
-            )
+        tensors, metadata = _files.read("checkpoint", self.path, FORMAT, "a checkpoint or no file")
         self._compare(json.loads(metadata["run"]))
         return tensors, json.loads(metadata["facts"])
 
@@ -108,16 +80,7 @@ class Checkpoint:
         """Write the state, whole or not at all: under another name, to the disk, and then under its own."""
         start = time.monotonic()
         metadata = {"format": FORMAT, "run": json.dumps(self.run), "facts": json.dumps(facts)}
-        content = save({name: t.detach().contiguous().clone() for name, t in tensors.items()}, metadata=metadata)
-        handle, partial = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}", suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, self.path)
-        finally:
-            Path(partial).unlink(missing_ok=True)
+        _files.write(self.path, tensors, metadata)
         now = time.monotonic()
         self._next = now + max(PAUSE, (now - start) / SHARE)
 

@@ -18,8 +18,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sobolev_lib import _check
+from sobolev_lib._files import digest
 from sobolev_lib.network.surrogate import Surrogate
-from sobolev_lib.training.checkpoint import Checkpoint, History, State, digest
+from sobolev_lib.training.checkpoint import Checkpoint, History, State
 from sobolev_lib.training.gauss_newton import Damping, levenberg_marquardt, subset_sizes
 from sobolev_lib.training.loss import (
     BALANCES,
@@ -115,7 +116,7 @@ def fit(
     fresh = samples if callable(samples) else None
     known, validation = _data(net, fresh(0) if fresh else samples, validation, settings, fresh is not None)
     settings = settings.with_finish(0 if fresh else 40 if net.parameter_count <= SMALL else 0, fresh is not None)
-    scaled = net if net.is_scaled else net.copy().set_scaling(known.x, known.value)
+    scaled = net.copy().set_scaling(known.x, known.value) if net.is_new else net
     loss = balance if isinstance(balance, SobolevLoss) else balance_by_moments(known, order)
     state = State(net, loss, digest(*scaled.state_dict().values()))
     if checkpoint is not None:
@@ -125,7 +126,7 @@ def fit(
         }
         run |= {"samples": _fingerprint(known), "validation": _fingerprint(validation)}
         state.restore(Checkpoint(checkpoint, run))
-    if not net.is_scaled:
+    if net.is_new:
         net.set_scaling(known.x, known.value)
     draw = fresh or (lambda step: take(known, batch_rows(len(known.x), settings.batch, settings.seed, step), order))
     if steps and not state.finished:

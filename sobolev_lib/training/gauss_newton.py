@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
+from sobolev_lib.network.scaling import sweep
 from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.training.loss import Labelled, SobolevLoss, stack, targets
 
@@ -47,7 +48,7 @@ def _columns(net: Surrogate, x: Tensor, order: int, directions: Tensor | None) -
     """Return outputs (n, q) and the Jacobian as (q, p, n): samples last, along which work is elementwise."""
     n, d = x.shape
     directions = directions if order == 2 else None  # samples carry them at every order
-    outputs, sweep, k = net.sweep(x, order=order, directions=directions)
+    outputs, found, k = sweep(net, x, order=order, directions=directions)
     q = 1 + d * (order >= 1) + k * d
     unit = torch.eye(q, dtype=x.dtype)
     cotangents = [unit[:, :1].expand(q, n)]
@@ -56,7 +57,7 @@ def _columns(net: Surrogate, x: Tensor, order: int, directions: Tensor | None) -
     if order == 2:
         cotangents.append(unit[:, 1 + d :].reshape(q, k, 1, d).expand(q, k, n, d))
     columns, start = x.new_empty(q, net.parameter_count, n), 0
-    for weight, lefts, rights in zip(net.weights, *sweep.factors(*cotangents), strict=True):
+    for weight, lefts, rights in zip(net.weights, *found.factors(*cotangents), strict=True):
         matrix = columns[:, start : start + weight.numel()].unflatten(1, weight.shape).zero_()
         for left, right in zip(lefts, rights, strict=True):
             _add_outer_products(matrix, left.transpose(-1, -2).contiguous(), right.transpose(-1, -2).contiguous())

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
+from sobolev_lib.network.scaling import add_gradients, sweep
 from sobolev_lib.network.surrogate import Surrogate
 
 BALANCES = ("moments", "covariance")
@@ -134,10 +135,10 @@ class SobolevLoss:
         rows = max(64, BLOCK_BYTES // (max(net.widths) * samples.x.element_size()))
         for start in range(0, n, rows):
             part = take(samples, slice(start, start + rows), self.order)
-            outputs, sweep, k = net.sweep(part.x, order=self.order, directions=part.directions)
+            outputs, found, k = sweep(net, part.x, order=self.order, directions=part.directions)
             residuals = (stack(*outputs) - targets(part, self.order)) @ self.matrix.T
             value += residuals.square().sum().item()
-            net.add_gradients(sweep, k, residuals @ self.matrix * (2 / n), totals)
+            add_gradients(net, found, k, residuals @ self.matrix * (2 / n), totals)
         return value / n, totals
 
 

@@ -25,7 +25,7 @@ def contents(package: Path) -> list[str]:
 
 PACKAGES = contents(LIBRARY)
 ROOMS = [f"{room}.{module}" for room in PACKAGES for module in contents(LIBRARY / room)]
-ORDER = ["_check", "_show", *ROOMS, "plotting"]
+ORDER = ["_check", "_files", "_show", *ROOMS, "plotting"]
 STRANGERS = {  # what is independent of what
     "simulation": {"network", "enclosure", "training", "certificates", "pruning"},
     "network": {"simulation", "enclosure"},

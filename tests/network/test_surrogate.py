@@ -1,11 +1,16 @@
 """The surrogate's scaling, files and refusals."""
 
 import math
+import os
+import stat
+import warnings
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from sobolev_lib.network.activations import ACTIVATIONS, Activation
 from sobolev_lib.network.surrogate import Surrogate
 
 F64 = torch.float64
@@ -66,7 +71,7 @@ def test_copy_is_independent():
 def test_files_that_are_not_ours_are_refused(tmp_path):
     text = tmp_path / "notes.txt"
     text.write_text("not a network, only some words to read")
-    with pytest.raises(ValueError, match=r"path: got .*notes.txt, which is not a safetensors file"):
+    with pytest.raises(ValueError, match=r"path: got .*notes.txt, which cannot be read"):
         Surrogate.load(text)
     other = tmp_path / "other.safetensors"
     save_file({"weight": torch.zeros(2)}, other)
@@ -98,8 +103,6 @@ def test_inputs_of_the_wrong_kind_are_refused():
     x = torch.zeros(5, 3, dtype=F64)
     with pytest.raises(ValueError, match=r"x: got shape \(5, 2\), need \(n, 3\)"):
         net(x[:, :2])
-    with pytest.raises(TypeError, match=r"x: got dtype torch.float32, need the network's torch.float64"):
-        net(x.float())
     with pytest.raises(ValueError, match=r"directions: got shape \(4, 2\), need \(k, 3\) or \(5, k, 3\)"):
         net.hvp(x, torch.zeros(4, 2))
     with pytest.raises(ValueError, match=r"x: got 1 samples, need at least 2"):
@@ -114,3 +117,100 @@ def test_relu_is_refused_at_order_2():
     assert net.gradient(x).shape == (5, 3)
     with pytest.raises(ValueError, match="activation: got 'relu' at order 2, need one with a second derivative"):
         net.hvp(x, torch.eye(3))
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.Tensor.float, torch.Tensor.long, torch.Tensor.tolist])
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_inputs_of_any_kind_of_number_are_converted(convert, dtype):
+    net, x = Surrogate([2, 3, 1], dtype=dtype), torch.tensor([[1.0, 2.0], [-3.0, 0.0]], dtype=F64)
+    assert torch.equal(net(convert(x)), net(x.to(dtype))) and torch.equal(net.hessian(convert(x)), net.hessian(x))
+
+
+def test_only_a_network_as_it_was_made_is_new():
+    net = Surrogate([2, 3, 1])
+    assert net.is_new and net.copy().is_new and net.copy().float().is_new
+    other = Surrogate.from_layers(net.weights, net.biases, "silu", scaling=dict(net.named_buffers()))
+    assert not other.is_new and not net.copy().set_scaling(torch.eye(2), torch.ones(2)).is_new
+    net.weights[0].data[0, 0] += 1e-3
+    assert not net.is_new and not net.copy().is_new
+
+
+def test_a_range_of_inputs_is_kept_copied_and_saved(tmp_path):
+    net = Surrogate([2, 3, 1])
+    net.input_low.copy_(torch.tensor([0.0, -1.0]))
+    net.input_high.copy_(torch.tensor([4.0, 1.0]))
+    inside, outside = torch.tensor([[-0.9, 1.4], [4.9, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 1e6]])
+    for found in (net, net.copy(), Surrogate.load(net.save(tmp_path / "net"))):
+        found(inside)
+        with pytest.raises(ValueError, match=r"x\[:, 1\] reaches from 0 to 1e\+06, trained on -1 to 1"):
+            found(outside, outside="raise")
+        for ask in (found, found.gradient, found.value_and_gradient, found.hessian):
+            with pytest.warns(UserWarning, match="outside of those that the network was trained on"):
+                ask(outside)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found(outside, outside="ignore")
+            torch.func.vmap(lambda point: net(point[None])[0])(outside.double())
+    with pytest.raises(ValueError, match="outside: got 'no', need one of 'warn', 'raise', 'ignore'"):
+        net(inside, outside="no")
+
+
+def test_constant_and_tiny_data_have_scales():
+    x = torch.randn(50, 1, dtype=F64, generator=torch.Generator().manual_seed(0))
+    tenth = torch.full((50,), 0.1, dtype=F64)  # whose standard deviation is 1e-17
+    net = Surrogate([2, 1]).set_scaling(torch.stack([x[:, 0], tenth], 1), tenth)
+    assert net.input_scale[1] == 1 and net.output_scale == 0.1
+    for unit in (1e-200, 1e-3, 1e150):
+        tiny = Surrogate([1, 1]).set_scaling(unit * x, unit * x[:, 0])
+        torch.testing.assert_close(tiny.output_scale / unit, x[:, 0].std(), rtol=1e-12, atol=0)
+        torch.testing.assert_close(tiny.input_scale / unit, x.std(0), rtol=1e-12, atol=0)
+
+
+def test_a_scaling_carries_no_graph():
+    x = torch.randn(9, 2, dtype=F64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    net = Surrogate([2, 3, 1]).set_scaling(x, x[:, 0])
+    assert not any(buffer.requires_grad for buffer in net.buffers()) and net.copy().widths == [2, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (dict(biases=[None]), TypeError, r"biases\[0\]: got NoneType"),
+        (dict(scaling={"input_shift": torch.zeros(2)}), ValueError, "scaling: got input_shift, need input_scale, out"),
+        (dict(weights=[torch.zeros(1, 2).half()]), ValueError, "dtype: got torch.float16, need one of"),
+        (dict(weights=[torch.full((1, 2), math.nan)]), ValueError, r"weights\[0\]: got 2 non-finite of 2"),
+    ],
+)
+def test_layers_that_make_no_network_are_refused(change, error, message):
+    scaling = dict(Surrogate([2, 1]).named_buffers())
+    arguments = dict(weights=[torch.ones(1, 2)], biases=[torch.zeros(1)], activation="silu", scaling=scaling) | change
+    with pytest.raises(error, match=message):
+        Surrogate.from_layers(**arguments)
+
+
+def test_a_file_has_the_mode_of_the_umask_keeps_its_own_and_follows_a_link(tmp_path):
+    net, path, link = Surrogate([2, 1]), tmp_path / "net", tmp_path / "link"
+    before = os.umask(0o022)
+    try:
+        net.save(path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    path.chmod(0o640)
+    link.symlink_to(path)
+    assert net.save(link) == link and link.is_symlink() and stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "net"]
+
+
+def test_an_own_activation_is_saved_once_it_has_a_name(tmp_path, monkeypatch):
+    cube = Activation("cube", lambda z, order: [z**3, 3 * z**2, 6 * z, 6 + 0 * z][: order + 1], critical=((),) * 4)
+    for own in (cube, Activation("tanh", cube.jet, critical=((),) * 4)):
+        with pytest.raises(
+            ValueError, match=r"activation: got one of your own, '(cube|tanh)', need one that ACTIVATIONS"
+        ):
+            Surrogate([2, 3, 1], own).save(tmp_path / "net")
+    monkeypatch.setitem(ACTIVATIONS, "cube", cube)
+    net, x = Surrogate([2, 3, 1], cube), torch.ones(1, 2, dtype=F64)
+    assert torch.equal(Surrogate.load(net.save(tmp_path / "net")).gradient(x), net.gradient(x))
+    with pytest.raises(ValueError, match=r"dtype: got torch.float16, need one of"):
+        net.half().save(tmp_path / "net")

@@ -1,13 +1,12 @@
 """The explicit pass and its gradient against torch.func, which knows neither."""
 
-import weakref
-
 import pytest
 import torch
-from torch.func import functional_call, grad, hessian, vmap
+from torch.func import functional_call, grad, hessian, jacrev, jvp, vmap
 
 from sobolev_lib.network.activations import ACTIVATIONS
 from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.training.gauss_newton import jacobian
 from tests.oracles import plain_network, plain_outputs
 
 SMOOTH = [name for name, activation in ACTIVATIONS.items() if activation.smooth]
@@ -74,14 +73,49 @@ def test_functional_call_sees_other_parameters():
     torch.testing.assert_close(functional_call(net, doubled, (x,)), expected)
 
 
-@pytest.mark.parametrize("order", [0, 1, 2])
-def test_a_pass_is_freed_with_its_outputs(order):
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_gradient_can_be_differentiated_by_the_inputs(dtype):
+    """The derivative of x . grad N(x) is grad N + H x; it was taken for a constant once."""
     net, x, _ = network_and_points("silu")
-    outputs = net.taylor(x, order=order, directions=torch.eye(4, dtype=torch.float64) if order == 2 else None)
-    node = outputs[0].grad_fn
-    while not hasattr(node, "sweep"):  # behind the scaling
-        node = next(f for f, _ in node.next_functions if f is not None and "Accumulate" not in f.name())
-    sweep = weakref.ref(node.sweep)
-    outputs[0].sum().backward()
-    del outputs, node
-    assert sweep() is None
+    net, x = net.to(dtype), x.to(dtype).requires_grad_()
+    (found,) = torch.autograd.grad((x * net.gradient(x)).sum(), x, create_graph=True)
+    hessians, x0 = net.hessian(x.detach()), x.detach()
+    expected = net.gradient(x0) + torch.einsum("nij,nj->ni", hessians, x0)
+    torch.testing.assert_close(found, expected)
+    step = 1e-5 if dtype == torch.float64 else 1e-2  # central differences know no derivative at all
+    f = lambda t: ((x0 + t) * net.gradient(x0 + t)).sum(1)  # noqa: E731
+    differences = (f(step * torch.eye(4, dtype=dtype)[0]) - f(-step * torch.eye(4, dtype=dtype)[0])) / (2 * step)
+    torch.testing.assert_close(found[:, 0], differences, rtol=1e-3 if dtype == torch.float32 else 1e-7, atol=1e-4)
+    (third,) = torch.autograd.grad(found.sum(), x)
+    assert third.isfinite().all() and third.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_the_transforms_of_torch_func_agree_with_the_explicit_pass(name):
+    net, x, generator = network_and_points(name)
+    direction = torch.randn(4, dtype=torch.float64, generator=generator)
+    value = lambda point: net(point[None])[0]  # noqa: E731
+    torch.testing.assert_close(vmap(value)(x), net(x))
+    torch.testing.assert_close(vmap(grad(value))(x), net.gradient(x))
+    torch.testing.assert_close(vmap(hessian(value))(x), net.hessian(x))
+    torch.testing.assert_close(jvp(value, (x[0],), (direction,))[1], net.gradient(x[:1])[0] @ direction)
+    slope = lambda point: net.gradient(point[None])[0]  # noqa: E731
+    torch.testing.assert_close(vmap(jacrev(slope))(x), net.hessian(x))
+    torch.testing.assert_close(
+        jvp(slope, (x[0],), (direction,))[1], net.hvp(x[:1], direction[None])[0, 0], rtol=1e-10, atol=1e-12
+    )
+    of_parameters = lambda parameters, point: functional_call(net, parameters, (point[None],))[0]  # noqa: E731
+    parameters = {key: p.detach() for key, p in net.named_parameters()}
+    per_sample = vmap(grad(of_parameters), (None, 0))(parameters, x)
+    _, columns = jacobian(net, x, order=0)
+    ordered = [per_sample[f"{kind}.{i}"].flatten(1) for i in range(len(net.weights)) for kind in ("weights", "biases")]
+    torch.testing.assert_close(torch.cat(ordered, 1), columns[:, 0])
+
+
+def test_autocast_does_not_take_half_the_digits():
+    net, x, _ = network_and_points("silu")
+    net, x = net.float(), x.float()
+    with torch.autocast("cpu"):
+        found = net.value_and_gradient(x)
+    for one, other in zip(found, net.value_and_gradient(x), strict=True):
+        assert torch.equal(one, other)

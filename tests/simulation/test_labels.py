@@ -249,24 +249,26 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
 def test_foreign_files_are_refused(tmp_path):
     path = tmp_path / "file"
     save_file({"x": torch.zeros(2, 1), "value": torch.zeros(2)}, path)
-    with pytest.raises(ValueError, match="a safetensors file of another kind"):
+    with pytest.raises(
+        ValueError, match=r"with format None, need 'sobolev_lib samples 1': one written by Samples.save"
+    ):
         Samples.load(path)
     path.write_bytes(b"not safetensors at all")
-    with pytest.raises(ValueError, match="which cannot be read"):
+    with pytest.raises(ValueError, match=r"which (cannot be read|lacks)"):
         Samples.load(path)
     metadata = {"format": "sobolev_lib samples 1"}
     save_file({"x": torch.zeros(2, 1), "weights": torch.zeros(2)}, path, metadata=metadata)
-    with pytest.raises(ValueError, match="which cannot be read"):
+    with pytest.raises(ValueError, match=r"which (cannot be read|lacks)"):
         Samples.load(path)
     save_file({"x": torch.zeros(2, 1), "other/key": torch.zeros(2)}, path, metadata=metadata)
-    with pytest.raises(ValueError, match="which cannot be read"):
+    with pytest.raises(ValueError, match=r"which (cannot be read|lacks)"):
         Samples.load(path)
     save_file({"x": torch.zeros(2, 1), "value": torch.zeros(3)}, path, metadata=metadata)
     with pytest.raises(ValueError, match=r"value: got shape \(3,\), need \(2,\)"):
         Samples.load(path)
     samples_of_order_2().save(path)
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(ValueError, match="which cannot be read"):
+    with pytest.raises(ValueError, match=r"which (cannot be read|lacks)"):
         Samples.load(path)
     with pytest.raises(FileNotFoundError):
         Samples.load(tmp_path / "absent")

@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sobolev_lib._files import digest
 from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.training import checkpoint, gauss_newton
-from sobolev_lib.training.checkpoint import Checkpoint, digest
+from sobolev_lib.training.checkpoint import Checkpoint
 from sobolev_lib.training.fit import fit
 from tests.training.test_fit import fresh_net, taught, wave, weights_of
 
@@ -113,7 +114,7 @@ def test_a_checkpoint_does_not_change_the_result_and_a_finished_run_is_not_run_a
     heard, before = [], (tmp_path / "run").stat().st_mtime_ns
     for given in (None, net):  # the network as it was at first; and as the run left it
         again, found = trained(tmp_path / "run", net=given, callback=lambda *step: heard.append(step))
-        assert torch.equal(weights_of(again), weights_of(net)) and found == history and again.is_scaled
+        assert torch.equal(weights_of(again), weights_of(net)) and found == history and not again.is_new
     assert heard == [] and (tmp_path / "run").stat().st_mtime_ns == before
 
 
@@ -136,7 +137,7 @@ def test_the_file_of_another_run_is_refused(tmp_path, change, message):
     before, content = weights_of(net), (tmp_path / "run").read_bytes()
     with pytest.raises(ValueError, match=message):
         trained(tmp_path / "run", net=net, **change)
-    assert torch.equal(weights_of(net), before) and not net.is_scaled
+    assert torch.equal(weights_of(net), before) and net.is_new
     assert (tmp_path / "run").read_bytes() == content
 
 
@@ -146,7 +147,7 @@ def test_files_that_are_no_checkpoints_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"which cannot be read .*, need a checkpoint or no file"):
         trained(path)
     fresh_net().save(path)
-    with pytest.raises(ValueError, match=r"format 'sobolev_lib\.Surrogate/1', need 'sobolev_lib\.checkpoint/1'"):
+    with pytest.raises(ValueError, match=r"format 'sobolev_lib\.Surrogate/1', need 'sobolev_lib\.checkpoint/1': a ch"):
         trained(path)
     save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match="format None, need"):
@@ -166,7 +167,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError("no space left")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="no space left"):
         file.write({"x": torch.ones(2)}, {"step": 2})
     tensors, facts = file.read()
@@ -176,7 +177,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):
 def test_files_are_written_as_often_as_costs_a_twentieth(tmp_path, monkeypatch):
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(checkpoint.time, "monotonic", lambda: clock.now)
-    monkeypatch.setattr(checkpoint.os, "fsync", lambda handle: setattr(clock, "now", clock.now + 3))
+    monkeypatch.setattr(os, "fsync", lambda handle: setattr(clock, "now", clock.now + 3))
     file = Checkpoint(tmp_path / "run", {})
     assert not file.due
     clock.now += 1.5

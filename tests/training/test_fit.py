@@ -273,10 +273,8 @@ def test_a_scaling_that_is_set_is_kept():
 
 
 def test_divergence_says_where_and_what_to_try():
-    samples = wave()
-    samples.value[17] = 1e300
-    with pytest.raises(FloatingPointError, match=r"step \d+ of 50.*try a learning_rate below 1000"):
-        fit(fresh_net(activation="sin"), samples, order=1, steps=50, batch=64, learning_rate=1000.0)
+    with pytest.raises(FloatingPointError, match=r"step \d+ of 50.*try a learning_rate below 1e\+200"):
+        fit(fresh_net(activation="sin"), wave(), order=1, steps=50, batch=64, learning_rate=1e200)
 
 
 def test_a_finite_loss_that_has_grown_beyond_return_is_named_as_well():
@@ -299,10 +297,8 @@ def test_weights_that_are_not_finite_after_the_last_step_are_named():
 def test_a_loss_that_begins_near_zero_may_grow():
     samples, net = wave(), fresh_net()
     value, gradient = (t.detach() for t in net.value_and_gradient(samples.x))
-    samples = SimpleNamespace(x=samples.x, value=value, gradient=gradient, hvp=None)
-    net.set_scaling(torch.tensor([[-1.0, -1.0], [1.0, 1.0]], dtype=F64) / 2**0.5, torch.tensor([-1.0, 1.0], dtype=F64))
-    net.input_scale.fill_(1.0)
-    net.output_scale.fill_(1.0 + 1e-12)
+    samples = SimpleNamespace(x=samples.x, value=value + 1e-12, gradient=gradient, hvp=None)
+    net = Surrogate.from_layers(net.weights, net.biases, net.activation, scaling=dict(net.named_buffers()))
     history = fit(net, samples, order=1, steps=5, finish=0, learning_rate=0.1)
     assert history.loss[0] < 1e-20 and max(history.loss) > 1e6 * history.loss[0]
 
@@ -362,7 +358,7 @@ def test_bad_arguments_are_refused_before_any_work(arguments, error, message):
     net = fresh_net()
     with pytest.raises(error, match=message):
         fit(net, wave(), **{"order": 1, **arguments})
-    assert not net.is_scaled
+    assert net.is_new
 
 
 def test_what_cannot_be_trained_is_refused():
