@@ -46,14 +46,14 @@ def tensor(
         result = result.detach()
     converted = result.to(dtype or (result.dtype if result.is_floating_point() else torch.float64))
     if (copy and converted is result) or (converted.is_inference() and not torch.is_inference_mode_enabled()):
-        converted = converted.clone(memory_format=torch.contiguous_format)
+        with torch.inference_mode(False):
+            converted = converted.clone(memory_format=torch.contiguous_format)
     if shape is not None and not _fits(converted.shape, shape):
         needed = "(" + ", ".join(str(size) for size in shape) + ("," if len(shape) == 1 else "") + ")"
         raise ValueError(f"{name}: got shape {tuple(converted.shape)}, need {needed}")
     if least and len(converted) < least:
-        raise ValueError(
-            f"{name}: got shape {tuple(converted.shape)}, need at least {'one row' if least == 1 else f'{least} rows'}"
-        )
+        needed = "one row" if least == 1 else f"{least} rows"
+        raise ValueError(f"{name}: got shape {tuple(converted.shape)}, need at least {needed}")
     if finite and not torch.isfinite(converted).all():
         bad = int((~torch.isfinite(converted)).sum())
         raise ValueError(f"{name}: got {bad} non-finite of {converted.numel()} values, need finite numbers")
@@ -65,9 +65,7 @@ def _from_numpy(name: str, value) -> Tensor:
     try:
         array = np.array(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(
-            f"{name}: got {type(value).__name__}, need a tensor or something that converts to one"
-        ) from error
+        raise TypeError(f"{name}: got {type(value).__name__}, need a tensor or what converts to one") from error
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{name}: got {type(value).__name__} of dtype {array.dtype}, need real numbers")
     return torch.from_numpy(array.astype(np.float64, order="C", copy=False))

@@ -190,9 +190,7 @@ class _Walks:
         weights, assets = getattr(payoff, "weights", None), getattr(model, "assets", model.dim)
         own = not isinstance(payoff, Payoff)
         if weights is not None and not own and len(weights) != assets:
-            raise ValueError(
-                f"payoff.weights: got shape {tuple(weights.shape)}, need ({assets},), one per asset of the model"
-            )
+            raise ValueError(f"payoff.weights: got shape {tuple(weights.shape)}, need ({assets},), one per asset")
         if self.conditional or self.estimator == "likelihood_ratio":
             _check_law(self, x)
         if not own and not self.problem.columns and type(model) in (Bachelier, BlackScholes, Heston):
@@ -228,8 +226,7 @@ def _check_value(payoff, states: Tensor, order: int):
         raise ValueError(f"payoff: got {shown} for states of shape {tuple(states.shape)}, need a tensor of shape (2,)")
     if order and not value.requires_grad:
         raise ValueError(
-            f"payoff: got values that torch cannot differentiate at order {order}, need one made of torch's operations "
-            "that does not jump; or order 0"
+            f"payoff: got values that torch cannot differentiate at order {order}, need torch's operations"
         )
 
 
@@ -321,7 +318,7 @@ def _check_payoff(payoff, order: int, estimator: str) -> int:
     """Refuse what is no payoff, and a derivative that it does not allow; return the number of observation dates."""
     if not callable(payoff) or isinstance(payoff, type):
         raise TypeError(
-            f"payoff: got {payoff!r}, need a payoff such as Call(strike=1.0), or a function of the final states"
+            f"payoff: got {payoff!r}, need a payoff such as Call(strike=1.0), or a function of final states"
         )
     allowed = getattr(payoff, "smooth_order", 2)
     if estimator == "pathwise" and order > allowed:
@@ -342,16 +339,12 @@ def _check_law(walks: _Walks, x: Tensor):
     model, _, horizon, state = walks.problem.at(x[:2])
     law = walks.scheme.law(model, 0.0, state, horizon / walks.steps)
     if walks.conditional and law.log:
-        raise ValueError(
-            f"scheme: got {walks.scheme}, whose steps are lognormal for this model; {use} needs EulerMaruyama"
-        )
+        raise ValueError(f"scheme: got {walks.scheme}, whose steps are lognormal here; {use} needs EulerMaruyama")
     if not walks.conditional and law.scale.ndim == 2 and not (law.scale != 0).all():
-        raise ValueError(
-            "estimator: got likelihood_ratio for a step without noise, which has no density; need pathwise"
-        )
+        raise ValueError("estimator: got likelihood_ratio for a step without noise, need pathwise: there is no density")
     if law.scale.ndim == 3 and law.scale.shape[1] != law.scale.shape[2] and not walks.conditional:
         raise ValueError(
-            f"estimator: got {tuple(law.scale.shape[1:])} for the diffusion, likelihood_ratio needs a square one"
+            f"estimator: got a {tuple(law.scale.shape[1:])} diffusion, likelihood_ratio needs a square one"
         )
 
 

@@ -86,6 +86,7 @@ class Bachelier:
     correlation: Tensor | None = None
     factor: Tensor = field(init=False, repr=False)
 
+    @torch.inference_mode(False)
     def __post_init__(self):
         """Check the fields and factor the correlation matrix."""
         _set(self, volatility=_nonnegative("volatility", self.volatility))
@@ -152,6 +153,7 @@ class BlackScholes:
     rate: float = 0.0
     factor: Tensor = field(init=False, repr=False)
 
+    @torch.inference_mode(False)
     def __post_init__(self):
         """Check the fields and factor the correlation matrix."""
         _set(self, volatility=_nonnegative("volatility", self.volatility), rate=_check.number("rate", self.rate))
@@ -237,6 +239,7 @@ class Heston:
     rate: float = 0.0
     factor: Tensor = field(init=False, repr=False)
 
+    @torch.inference_mode(False)
     def __post_init__(self):
         """Check the fields and factor the correlation of all 2 d Brownian motions."""
         kappa = _nonnegative("mean_reversion", self.mean_reversion)
@@ -325,9 +328,7 @@ def _correlated(correlation, dim: int) -> dict[str, Tensor]:
     matrix = _check.tensor("correlation", correlation, shape=(dim, dim), dtype=torch.float64, copy=True)
     worst = float((matrix - matrix.T).abs().max())
     if worst > 1e-12:
-        raise ValueError(
-            f"correlation: got a matrix that differs from its transpose by {worst:.3g}, need a symmetric one"
-        )
+        raise ValueError(f"correlation: got a matrix that differs from its transpose by {worst:.3g}, need symmetry")
     worst = float((matrix.diagonal() - 1).abs().max())
     if worst > 1e-12:
         raise ValueError(f"correlation: got a diagonal that differs from 1 by {worst:.3g}, need ones")

@@ -193,9 +193,7 @@ def antithetic(noise: Noise) -> Antithetic:
     True
     """
     if not callable(noise):
-        raise TypeError(
-            f"noise: got {type(noise).__name__}, need a callable noise(start, count, dims), e.g. gaussian(seed=0)"
-        )
+        raise TypeError(f"noise: got {type(noise).__name__}, need a callable noise(start, count, dims)")
     return Antithetic(noise)
 
 

@@ -223,9 +223,7 @@ class Payoff:
         margin = self.basket(states) - self.strike
         smoothing = _Sharp() if self.smoothing is None else self.smoothing
         if isinstance(smoothing, LastStep):
-            raise ValueError(
-                "smoothing: got LastStep, whose payoff needs the step before; label it instead of calling it"
-            )
+            raise ValueError("smoothing: got LastStep, which needs the step before; label it instead of calling it")
         return _PROFILES[self.kind](smoothing.ramp, smoothing.step, margin)
 
     def basket(self, states: Tensor) -> Tensor:
@@ -358,7 +356,5 @@ def _payoff(kind: str, strike: float, weights, smoothing: Smoothing | None, date
         raise ValueError(f"weights: got {weights.tolist()}, need at least one that is not 0")
     if smoothing is not None and not isinstance(smoothing, Smoothing):
         shown = smoothing.__name__ if isinstance(smoothing, type) else type(smoothing).__name__
-        raise TypeError(
-            f"smoothing: got {shown}, need Sigmoid(width), Softplus(width), Blend(width), LastStep() or None"
-        )
+        raise TypeError(f"smoothing: got {shown}, need Sigmoid(width), Softplus(width), Blend(width), LastStep(), None")
     return Payoff(kind, strike, weights, smoothing, dates)

@@ -18,10 +18,8 @@ def check_rows(function: Callable[[Tensor, Tensor], Tensor], x: Tensor, shocks: 
         alone = torch.cat([function(x[i : i + 1], shocks[i : i + 1]) for i in range(2)])
     worst = float((together - alone).abs().max())
     if worst > 1e-9 * (1 + float(alone.abs().max())):
-        raise ValueError(
-            f"model, payoff: got values that differ by {worst:.3g} if two paths are computed together and alone, need "
-            "row i of the result to depend on row i of the states only"
-        )
+        seen = f"values that differ by {worst:.3g} if two paths are computed together and alone"
+        raise ValueError(f"model, payoff: got {seen}, need row i of the result to depend on row i of the states only")
 
 
 def check_smooth(payoff: Callable[[Tensor], Tensor], states: Tensor, order: int):

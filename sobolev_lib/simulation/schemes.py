@@ -198,10 +198,8 @@ class FullTruncation:
         """Refuse a model without variances."""
         assets = getattr(model, "assets", model.dim)
         if assets == model.dim or model.diffusion(0.0, x[:1]).ndim != 2:
-            raise ValueError(
-                f"scheme: got FullTruncation for {type(model).__name__}, need a model with assets < dim, variances in "
-                "the components after the assets, and a diagonal diffusion"
-            )
+            need = "variances in the components after the assets, and a diagonal diffusion"
+            raise ValueError(f"scheme: got FullTruncation for {type(model).__name__}, need assets < dim, {need}")
 
     def step(self, model: Model, t: float, x: Tensor, step: float, shocks: Tensor) -> Tensor:
         """Take one step."""
@@ -304,9 +302,7 @@ def check_model(model: Model):
     """Refuse what is no model."""
     for name in ("dim", "drift", "diffusion"):
         if not hasattr(model, name):
-            raise TypeError(
-                f"model: got {type(model).__name__} without {name}, need dim, drift(t, x) and diffusion(t, x)"
-            )
+            raise TypeError(f"model: got {type(model).__name__} without {name}, need dim, drift(t, x), diffusion(t, x)")
 
 
 def walk(scheme: Scheme, model: Model, x: Tensor, step: float, shocks: Tensor) -> Iterator[Tensor]:
@@ -369,7 +365,5 @@ def _check_coefficients(model: Model, x: Tensor) -> int:
     if factor is not None:
         _check.tensor("model.factor", factor, shape=(model.dim, model.dim))
         if general:
-            raise ValueError(
-                "model.factor: got one beside a general diffusion (n, d, m), need factor or general, not both"
-            )
+            raise ValueError("model.factor: got one beside a general diffusion (n, d, m), need only one of the two")
     return diffusion.shape[-1]

@@ -173,5 +173,5 @@ def test_bad_input_is_refused():
         Asian(strike=1.0, dates=0)
     with pytest.raises(ValueError, match="kind: got 'barrier', need one of 'call', 'put', 'straddle', 'digital'"):
         Asian(strike=1.0, dates=2, kind="barrier")
-    with pytest.raises(ValueError, match="smoothing: got LastStep, whose payoff needs the step before"):
+    with pytest.raises(ValueError, match="smoothing: got LastStep, which needs the step before"):
         Call(strike=1.0, smoothing=LastStep())(torch.zeros(1, 1, dtype=torch.float64))

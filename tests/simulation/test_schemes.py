@@ -424,7 +424,7 @@ class Shapeless:
             ONE,
             {"steps": 1},
             ValueError,
-            "factor or general, not both",
+            "need only one of the two",
         ),
         ("bachelier", ONE, {}, TypeError, "model: got str without dim"),
     ],
@@ -432,3 +432,49 @@ class Shapeless:
 def test_bad_input_is_refused(model, x, change, error, match):
     with pytest.raises(error, match=match):
         simulate(model, x, **ARGUMENTS | change)
+
+
+class Constant:
+    """A user's first try: numbers instead of tensors."""
+
+    dim = 1
+
+    def __init__(self, drift=0.0, diffusion=0.3):
+        self.values = drift, diffusion
+
+    def drift(self, t, x):
+        return 0 * x if self.values[0] == 0 else self.values[0]
+
+    def diffusion(self, t, x):
+        return self.values[1]
+
+
+@pytest.mark.parametrize(
+    ("model", "match"),
+    [
+        (Constant(), r"model\.diffusion\(t, x\): got float, need Tensor"),
+        (Constant(drift=0.1), r"model\.drift\(t, x\): got float, need Tensor"),
+        (Constant(diffusion=None), r"model\.diffusion\(t, x\): got NoneType, need Tensor"),
+    ],
+)
+def test_coefficients_that_are_no_tensors_are_refused_by_name(model, match):
+    with pytest.raises(TypeError, match=match):
+        simulate(model, [[1.0]], horizon=1.0, noise=gaussian(), steps=2)
+
+
+def test_a_model_may_name_its_scheme():
+    class Named(BlackScholes):
+        scheme = Milstein()
+
+    x, given = [[1.0]], {"horizon": 1.0, "noise": gaussian(seed=2), "steps": 3}
+    named, plain = Named(volatility=0.3), BlackScholes(volatility=0.3)
+    assert torch.equal(simulate(named, x, **given), simulate(plain, x, scheme=Milstein(), **given))
+    assert torch.equal(simulate(named, x, scheme=Exact(), **given), simulate(plain, x, **given))
+
+
+def test_simulation_does_not_depend_on_autograds_mode():
+    x, given = torch.ones(3, 1).double(), {"horizon": 1.0, "noise": gaussian(seed=2), "steps": 3}
+    plain = simulate(BlackScholes(volatility=0.3), x, scheme=Milstein(), **given)
+    for mode in (torch.inference_mode(), torch.no_grad()):
+        with mode:
+            assert torch.equal(simulate(BlackScholes(volatility=0.3), x.clone(), scheme=Milstein(), **given), plain)
