@@ -8,7 +8,8 @@ network - the surrogate (Chapter 4);
 enclosure - intervals and zonotopes through a network, forward and back (Chapters 5 and 6);
 training - the Sobolev loss and its minimisers (Chapters 4 and 8);
 certificates - what can be proved of a network over a box (Chapter 6);
-pruning - which nodes matter, how the others go, when to stop (Chapter 7).
+pruning - which nodes matter, how the others go, when to stop (Chapter 7);
+export - the network in another runtime, another language, a web page (Chapter 14).
 
 Beside them `_check` refuses bad input, `_files` writes files whole, `_show` shows results in notebooks, and `plotting`
 draws the figures of the book. All public names are here: `import sobolev_lib as sl`.
@@ -27,6 +28,8 @@ from sobolev_lib.enclosure import interval
 from sobolev_lib.enclosure.adjoints import Enclosure, Split, enclose
 from sobolev_lib.enclosure.affine import affine
 from sobolev_lib.enclosure.interval import Interval
+from sobolev_lib.export.onnx import export_onnx, load_onnx
+from sobolev_lib.export.source import export_source
 from sobolev_lib.network.activations import ACTIVATIONS, Activation
 from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.plotting import PALETTE, draw_network, draw_path, use_style
@@ -156,7 +159,7 @@ __all__ = [
     "balance_by_covariance",
     "History",
     "fit",
-    # Chapter 9: errors; figures
+    # Chapters 9 and 11: errors and error bars
     "Errors",
     "evaluate",
     "noise_floor",
@@ -168,6 +171,11 @@ __all__ = [
     "lack_of_fit",
     "uncertainty",
     "table",
+    # Chapter 14: export
+    "export_onnx",
+    "load_onnx",
+    "export_source",
+    # Figures
     "PALETTE",
     "draw_network",
     "draw_path",
