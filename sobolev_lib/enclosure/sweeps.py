@@ -18,7 +18,7 @@ from sobolev_lib.enclosure.jets import jet_ranges
 from sobolev_lib.enclosure.monomials import Monomials
 from sobolev_lib.enclosure.rounding import MODES, enlarge
 from sobolev_lib.network.activations import Activation
-from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.network.surrogate import DOMAIN, Surrogate
 
 MEMORY = 256 * 2**20  # bytes of generators held at once; larger batches are cut
 
@@ -95,7 +95,8 @@ class Layers:
 
 def layers_of(net: Surrogate) -> Layers:
     """Read a network; its parameters must be finite."""
-    tensors = {name: _check.tensor(name, t.detach()).double() for name, t in net.state_dict().items()}
+    state = {name: t.detach() for name, t in net.state_dict().items() if name not in DOMAIN}
+    tensors = {name: _check.tensor(name, t).double() for name, t in state.items()}
     weights = [tensors[f"weights.{i}"] for i in range(len(net.weights))]
     biases = [tensors[f"biases.{i}"] for i in range(len(net.biases))]
     scaling = [point(tensors[name]) for name in ("input_shift", "input_scale", "output_shift", "output_scale")]
