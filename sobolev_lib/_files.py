@@ -12,13 +12,17 @@ from torch import Tensor
 
 
 def write(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
+    """Write a safetensors file, as `place` does; return `path`."""
+    return place(path, save({name: t.detach().contiguous().clone() for name, t in tensors.items()}, dict(metadata)))
+
+
+def place(path: str | os.PathLike, content: bytes) -> Path:
     """Write a file under another name, to the disk, and then under its own; return `path`.
 
     A link is followed. A file that exists keeps its mode; a new one has that which the umask asks for.
     """
     path = Path(path)
     whole = path.resolve()
-    content = save({name: t.detach().contiguous().clone() for name, t in tensors.items()}, metadata=dict(metadata))
     partial = whole.with_name(f".{whole.name}.{secrets.token_hex(8)}.part")
     try:
         with open(partial, "xb") as file:

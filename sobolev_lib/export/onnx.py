@@ -5,6 +5,7 @@ both. So a runtime that cannot differentiate gives derivatives too. Raw units; t
 """
 
 import ast
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -13,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sobolev_lib.export.recipe import Recipe, recipe, write
+from sobolev_lib import _files
+from sobolev_lib.export.recipe import Recipe, recipe
 from sobolev_lib.network.surrogate import Surrogate
 
 OPSET, IR = 17, 8  # of 2022: what every runtime of today reads
@@ -32,10 +34,9 @@ class _Graph:
         self.onnx, self.dtype, self.nodes, self.constants = onnx, dtype, [], []
         self.names = {"x": "x"}
         for name, tensor in plan.constants.items():
-            self.names[name] = self.constant(tensor.unsqueeze(1) if name == "DIRECTIONS" else tensor, name)
-        for name, _, text in (
-            plan.steps + plan.per_direction
-        ):  # there is no log1p, and this is as near in absolute terms
+            if name not in ("LOW", "HIGH"):  # they are in the metadata
+                self.names[name] = self.constant(tensor.unsqueeze(1) if name == "DIRECTIONS" else tensor, name)
+        for name, _, text in plan.steps + plan.per_direction:  # without log1p: as near in absolute terms
             self.names[name] = self.visit(ast.parse(text.replace("log1p(", "log(1.0 + "), mode="eval").body)
         self.add("Squeeze", self.names["value"], self.constant(torch.tensor([1]), "axes"), name="value")
         if "gradient" in plan.outputs:
@@ -77,14 +78,13 @@ def export_onnx(
     *,
     order: int = 2,
     directions=None,
-    domain=None,
     facts: Mapping[str, object] | None = None,
 ) -> Path:
     r"""Write value, gradient and curvature of a network as one ONNX graph (opset 17), and return the path.
 
     The graph has the input ``x`` (n, d) and, up to its order, the outputs ``value`` (n,), ``gradient`` (n, d) and
     ``curvature`` (n, k, d), the Hessian-vector products, in raw units and the network's type; n is free. Its metadata
-    say what it is: writer, network, directions, domain, and the facts that are given.
+    say what it is: writer, network, directions, the range of the training inputs, and the facts that are given.
 
     Args:
         net: The network, with any activation but ``gelu``, whose error function onnxruntime has in float32 only.
@@ -92,13 +92,11 @@ def export_onnx(
         order: 0 for the value, 1 for the gradient too, 2 for curvature too.
         directions: Of the Hessian-vector products, (k, d). Default: the axes, that is the whole Hessian; up to 32
             inputs.
-        domain: Ends of the inputs' range (two arrays (d,)). Default: the range that the network was trained on, where
-            it is known.
         facts: More for the metadata, such as ``{"certified error": 1e-3}``; names and values become text.
 
     Raises:
         TypeError: `net` is not a `Surrogate`.
-        ValueError: A network that cannot be exported, or directions or a domain of the wrong shape.
+        ValueError: A network that cannot be exported, or directions of the wrong shape.
         OSError: A path that cannot be written.
         ImportError: The package onnx is missing: extra ``export``.
 
@@ -111,7 +109,7 @@ def export_onnx(
         ...     file.name, load_onnx(file).widths
         ('price.onnx', [2, 3, 1])
     """
-    plan = recipe(net, order, directions, domain, lacks="erfc")
+    plan = recipe(net, order, directions)
     onnx = _onnx("export_onnx")
     graph = _Graph(onnx, plan, net.dtype)
     kind = onnx.TensorProto.DOUBLE if net.dtype == torch.float64 else onnx.TensorProto.FLOAT
@@ -122,7 +120,7 @@ def export_onnx(
     model = onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=IR)
     onnx.helper.set_model_props(model, {str(k): str(v) for k, v in (plan.facts | dict(facts or {})).items()})
     onnx.checker.check_model(model, full_check=True)
-    return write(path, model.SerializeToString())
+    return _files.place(path, model.SerializeToString())
 
 
 def load_onnx(path: str | os.PathLike) -> Surrogate:
@@ -156,16 +154,19 @@ def load_onnx(path: str | os.PathLike) -> Surrogate:
         raise ValueError(f"path: got {path}, which cannot be read ({error}), need an ONNX file") from error
     facts = {entry.key: entry.value for entry in model.metadata_props}
     if facts.get("writer", "").startswith("sobolev_lib "):
-        layers = range(1, 1 + sum(bool(re.fullmatch(r"W\d+", name)) for name in tensors))
-        weights, biases = ([tensors[f"{letter}{k}"] for k in layers] for letter in "WB")
+        depth = sum(bool(re.fullmatch(r"W\d+", name)) for name in tensors)
+        weights, biases = ([tensors[f"{letter}{k}"] for k in range(1, depth + 1)] for letter in "WB")
         activation = facts["activation"]
     else:
         weights, biases, activation = _layers(model.graph, tensors, f"path: got {path}")
-    buffers = dict(Surrogate([weights[0].shape[1], 1], dtype=weights[0].dtype).named_buffers())
-    kept = {"input_shift": "SHIFT", "input_scale": "SCALE", "output_shift": "OUT_SHIFT", "output_scale": "OUT_SCALE"}
-    kept |= {"input_low": "LOW", "input_high": "HIGH"}
-    buffers = {name: tensors.get(kept[name], buffer).view_as(buffer) for name, buffer in buffers.items()}
-    return Surrogate.from_layers(weights, biases, activation, scaling=buffers)
+    tensors |= {
+        name: torch.tensor(json.loads(facts[name]), dtype=torch.float64) for name in ("low", "high") if name in facts
+    }
+    scaling = dict(Surrogate([weights[0].shape[1], 1], dtype=weights[0].dtype).named_buffers())
+    kept = {"input_shift": "SHIFT", "input_scale": "SCALE", "input_low": "low", "input_high": "high"}
+    kept |= {"output_shift": "OUT_SHIFT", "output_scale": "OUT_SCALE"}
+    scaling |= {name: tensors[key].view_as(scaling[name]) for name, key in kept.items() if key in tensors}
+    return Surrogate.from_layers(weights, biases, activation, scaling=scaling)
 
 
 def _layers(graph, tensors: Mapping[str, Tensor], got: str) -> tuple[list[Tensor], list[Tensor], str]:

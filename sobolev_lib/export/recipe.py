@@ -5,12 +5,9 @@ Activations are written so that they cancel nowhere: :math:`1 - \sigma(z)` is :m
 of each step, ONNX a node of each operation. Chapter 14.
 """
 
-import os
 import re
-import secrets
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -29,10 +26,6 @@ FORMULAS: dict[str, dict[str, str]] = {  # from z to f0, f1, f2: the activation 
     "softplus": {"f0": "relu(z) + log1p(exp(-fabs(z)))", "f1": "sigmoid(z)", "f2": "f1 * sigmoid(-z)"},
     "tanh": {"f0": "tanh(z)", "f1": "4.0 * sigmoid(2.0 * z) * sigmoid(-2.0 * z)", "f2": "-2.0 * f0 * f1"},
     "sigmoid": {"c": "sigmoid(-z)", "f0": "sigmoid(z)", "f1": "f0 * c", "f2": "f1 * (c - f0)"},
-    "gelu": {
-        **{"h": "0.5 * erfc(-0.7071067811865476 * z)", "g": "0.3989422804014327 * exp(-0.5 * z * z)"},
-        **{"f0": "z * h", "f1": "h + z * g", "f2": "g * (2.0 - z * z)"},
-    },
     "sin": {"f0": "sin(z)", "f1": "cos(z)", "f2": "-f0"},
     "relu": {"f0": "relu(z)", "f1": "step(z)"},
 }
@@ -55,54 +48,46 @@ class Recipe:
         return "\n".join(text for _, _, text in self.steps + self.per_direction)
 
 
-def recipe(net: Surrogate, order: int, directions, domain, lacks: str) -> Recipe:
+def recipe(net: Surrogate, order: int, directions) -> Recipe:
     """Check what both exports take, and return the recipe.
 
     Args:
         net: The network.
         order: 0, 1 or 2.
         directions: (k, d), or None for the axes, that is the whole Hessian.
-        domain: A pair of arrays (d,), None for the range of inputs that the network was trained on.
-        lacks: A function that the language of the export does not have.
 
     Raises:
         TypeError: Not a `Surrogate`.
-        ValueError: A network that cannot be exported, directions or a domain of the wrong shape.
+        ValueError: A network that cannot be exported, directions of the wrong shape.
     """
     _check.instance("net", net, Surrogate)
     order, dim, known = _check.count("order", order, least=0, most=2), net.widths[0], FORMULAS.get(net.activation.name)
-    if ACTIVATIONS.get(net.activation.name) != net.activation or known is None or (lacks and lacks in str(known)):
-        raise ValueError(f"net: got activation '{net.activation.name}', need one that the language can express")
+    if ACTIVATIONS.get(net.activation.name) != net.activation or known is None:
+        raise ValueError(f"net: got activation '{net.activation.name}', need one of {', '.join(FORMULAS)}")
     if f"f{order}" not in known:
         raise ValueError(f"order: got 2, need at most 1: '{net.activation.name}' has no second derivative")
     if directions is None and order == 2 and dim > MOST_INPUTS:
         raise ValueError(f"directions: got None for {dim} inputs, need some (k, {dim}) above {MOST_INPUTS} inputs")
     given = torch.eye(dim) if directions is None else directions
     constants = {"DIRECTIONS": _check.tensor("directions", given, shape=("k", dim), dtype=torch.float64, least=1)}
-    if domain is None and hasattr(net, "input_low") and (net.input_high - net.input_low).isfinite().all():
-        domain = net.input_low, net.input_high
-    for name, end in zip(("LOW", "HIGH"), domain or (), strict=bool(domain)):
-        constants[name] = _check.tensor("domain", end, shape=(dim,), dtype=torch.float64, detach=True)
-    if domain and (constants["LOW"] > constants["HIGH"]).any():
-        raise ValueError("domain: got lower ends above upper ones, need a pair of arrays, low and high")
     for layer, pair in enumerate(zip(net.weights, net.biases, strict=True), start=1):
         constants |= {f"W{layer}": pair[0], f"B{layer}": pair[1]}
     constants |= {"SHIFT": net.input_shift, "SCALE": net.input_scale, "FACTOR": net.output_scale / net.input_scale}
-    constants |= {
-        "OUT_SHIFT": net.output_shift.view(1),
-        "OUT_SCALE": net.output_scale.view(1),
-        "TOP": net.weights[-1][0],
-    }
+    constants |= {"OUT_SHIFT": net.output_shift.view(1), "OUT_SCALE": net.output_scale.view(1)}
+    constants |= {"TOP": net.weights[-1][0]}
     steps, per_direction = _steps(net.widths, known)
     alive = _alive(steps + per_direction, set(OUTPUTS[: order + 1]))
-    constants = {name: _check.tensor(f"net: {name}", t, detach=True) for name, t in constants.items()}
-    constants = {name: tensor.double() for name, tensor in constants.items() if name in alive | {"LOW", "HIGH"}}
+    steps, per_direction = ([step for step in part if step[0] in alive] for part in (steps, per_direction))
+    kept = {name: tensor for name, tensor in constants.items() if name in alive}
+    constants = {name: _check.tensor(f"net: {name}", t, detach=True).double() for name, t in kept.items()}
     about = f"{'-'.join(map(str, net.widths))}, {net.activation.name}, {net.parameter_count} parameters"
     facts = {"writer": f"sobolev_lib {version('sobolev-lib')}", "activation": net.activation.name, "network": about}
-    facts |= {
-        name.lower(): str(constants[name].tolist()) for name in ("DIRECTIONS", "LOW", "HIGH") if name in constants
-    }
-    steps, per_direction = ([step for step in part if step[0] in alive] for part in (steps, per_direction))
+    domain = {"low": net.input_low, "high": net.input_high}
+    if (domain["high"] - domain["low"]).isfinite().all():
+        facts |= {name: str(end.tolist()) for name, end in domain.items()}
+        constants |= {name.upper(): end.double() for name, end in domain.items()}
+    if per_direction:
+        facts["directions"] = str(constants["DIRECTIONS"].tolist())
     return Recipe(OUTPUTS[: order + 1], constants, steps, per_direction, facts)
 
 
@@ -113,7 +98,7 @@ def _steps(widths: list[int], known: dict[str, str]) -> tuple[list[Step], list[S
     steps = [("f0_0", widths[0], "(x - SHIFT) / SCALE")]
     for k in hidden:
         steps += [(f"z_{k}", widths[k], f"W{k} @ f0_{k - 1} + B{k}")]
-        steps += [(f"{f}_{k}", widths[k], re.sub(r"\b(z|s|c|p|h|g|f\d)\b", rf"\1_{k}", t)) for f, t in known.items()]
+        steps += [(f"{f}_{k}", widths[k], re.sub(r"\b(z|s|c|p|f\d)\b", rf"\1_{k}", t)) for f, t in known.items()]
     steps += [("y", 1, f"W{top} @ f0_{top - 1} + B{top}"), ("value", 1, "OUT_SHIFT + OUT_SCALE * y")]
     steps += [(f"bar_{top - 1}", widths[-2], f"TOP + 0.0 * f0_{top - 1}")]  # the shape, where all else is constant
     for k in reversed(hidden):
@@ -134,15 +119,3 @@ def _alive(steps: list[Step], alive: set[str]) -> set[str]:
     for name, _, text in reversed(steps):
         alive |= set(re.findall(r"[A-Za-z]\w*", text)) if name in alive else set()
     return alive
-
-
-def write(path: str | os.PathLike, content: bytes) -> Path:
-    """Write a file, whole or not at all, and return its path."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sobolev_lib import _check
-from sobolev_lib.export.recipe import OUTPUTS, Recipe, Step, recipe, write
+from sobolev_lib import _check, _files
+from sobolev_lib.export.recipe import OUTPUTS, Recipe, Step, recipe
 from sobolev_lib.network.surrogate import Surrogate
 
 MOST_PARAMETERS = 2000
@@ -110,13 +110,13 @@ def export_source(
     language: str = "c",
     order: int = 2,
     directions=None,
-    domain=None,
     name: str = "surrogate",
 ) -> Path:
     r"""Write a network as one function of C, JavaScript or Python, and return the path.
 
     The function takes d numbers in raw units and gives the value, the gradient (d,), the curvature (k, d), that is the
-    Hessian-vector products, and whether the inputs lie in the domain (a NaN does not); outside it answers all the same.
+    Hessian-vector products, and whether the inputs lie in the range that the network was trained on, where it is known
+    (a NaN does not); outside it answers all the same.
 
     - C (C99, needs math.h): ``int surrogate(const double x[d], double *value, double gradient[d],
       double curvature[k][d])`` returns 1 inside and 0 outside; declare it as ``extern`` where it is called.
@@ -124,20 +124,18 @@ def export_source(
     - Python (needs math): ``surrogate(x)`` returns the tuple ``(value, gradient, curvature, inside)``.
 
     Args:
-        net: The network, of at most 2,000 parameters, in double precision whatever its type; ``gelu`` not in
-            JavaScript, which has no error function.
+        net: The network, of at most 2,000 parameters, in double precision whatever its type, with any activation but
+            ``gelu``: JavaScript has no error function.
         path: Where the file goes; written whole or not at all.
         language: ``"c"``, ``"javascript"`` or ``"python"``.
         order: 0 for the value, 1 for the gradient too, 2 for curvature too.
         directions: Of the Hessian-vector products, (k, d). Default: the axes, that is the whole Hessian; up to 32
             inputs.
-        domain: Ends of the inputs' range (two arrays (d,)). Default: the range that the network was trained on, where
-            it is known.
         name: Of the function.
 
     Raises:
         TypeError: `net` is not a `Surrogate`.
-        ValueError: A network that cannot be exported, an unknown language, directions or a domain of the wrong shape, a
+        ValueError: A network that cannot be exported, an unknown language, directions of the wrong shape, a
             name that is none.
         OSError: A path that cannot be written.
 
@@ -154,7 +152,7 @@ def export_source(
         True
     """
     _check.choice("language", language, LANGUAGES)
-    plan = recipe(net, order, directions, domain, lacks="erfc" if language == "javascript" else "")
+    plan = recipe(net, order, directions)
     if net.parameter_count > MOST_PARAMETERS:
         raise ValueError(f"net: got {net.parameter_count} parameters, need at most {MOST_PARAMETERS}: use export_onnx")
     if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII)):
@@ -188,4 +186,4 @@ def export_source(
             with out.block("loop", "k", rows):
                 out.loops(plan.per_direction, plan)
         out.line("return " + out.text("result", "".join(f"{output}, " for output in plan.outputs[1:])))
-    return write(path, ("\n".join(out.lines) + "\n").encode())
+    return _files.place(path, ("\n".join(out.lines) + "\n").encode())
