@@ -23,7 +23,7 @@ never wider. Enclosures are computed in float64 whatever the network's dtype; a 
 of its float32 weights. Chapter 6.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -42,10 +42,11 @@ DOMAINS = ("natural", "zonotope")
 class Split:
     """A domain: the box is cut into ``pieces`` sub-boxes, enclosed in another domain, and their hull is returned.
 
-    Adaptive: in each round the half of the sub-boxes with the widest derivatives are cut in two, across the input
-    that is widest in the network's scaled units, and what is known of a sub-box holds for both halves. So more pieces
-    are never wider. Natural enclosures approach the range at first order in the size of the pieces, zonotopes at second
-    order or better.
+    Adaptive: in each round the half of the sub-boxes that determine the hull most are cut in two, across the input
+    whose side times the width of its derivative is largest, and what is known of a sub-box holds for both halves. So
+    more pieces are never wider. Natural enclosures approach the range at first order in the size of the pieces,
+    zonotopes at second order or better. Zonotopes are of degree 2, unless another is asked for; in each round one
+    piece is tried at a higher one, and if that narrows its gradient by a quarter, all of the round are.
 
     Raises:
         ValueError: Less than one piece, an unknown domain.
@@ -95,7 +96,8 @@ def enclose(
         directions: Order 2: raw directions (k, d), taken to be exact; default: the d unit vectors, so that ``hvp``
             is the Hessian.
         degree: Zonotopes: up to which degree polynomials in the inputs are kept, 1 to 6; 1 is the classical
-            zonotope. Default: as high as is cheap, 5 for up to 7 inputs, 1 above 38.
+            zonotope. Default: as high as is cheap, 5 for up to 7 inputs, 1 above 38, but 2 if the first layer has
+            less nodes than inputs; in a ``Split`` see there.
         within: What is known already: the enclosure of the same network over a box that contains all of these, or over
             m boxes of which each contains n / m consecutive ones. The result is intersected with it, so a chain of
             refinements is inclusion monotone, to the last bit, and as sound as its members.
@@ -136,26 +138,49 @@ def enclose(
     if order == 2 and not net.activation.smooth:
         raise ValueError(f"net: got activation '{net.activation.name}' at order 2, need one with a second derivative")
     form = monomials(net.widths[0], degree) if split.domain == "zonotope" else None
-    sweep = Sweep(layers_of(net), form, outward, directions if order == 2 else None)
+    sweep, finer = Sweep(layers_of(net), form, outward, directions if order == 2 else None), None
+    narrow = net.widths[1] < net.widths[0]  # so few nodes mix the inputs so much that more monomials tell little apart
+    if form and degree is None and form.degree > 2 and (narrow or split.pieces > 1):
+        sweep, finer = replace(sweep, monomials=monomials(net.widths[0], 2)), None if narrow else sweep
     if within is not None:
         _check_within(within, sweep, box)
-    whole = sweep.run(box) if within is None else inside(sweep.run(box), within)
-    return whole if split.pieces == 1 or len(box) == 0 else _split(sweep, whole, split.pieces)
+    whole = (finer or sweep).run(box) if within is None else inside((finer or sweep).run(box), within)
+    if split.pieces == 1 or len(box) == 0:
+        return whole
+    size = 1 if finer else len(box)  # so that no box decides for another
+    return concatenate([_split(sweep, finer, whole[i : i + size], split.pieces) for i in range(0, len(box), size)])
 
 
-def _split(sweep: Sweep, whole: Enclosure, pieces: int) -> Enclosure:
-    """Cut each box into pieces, the half with the widest derivatives at a time; return the hull of their enclosures."""
+def _refined(finer: Sweep | None, known: Enclosure) -> Enclosure:
+    """Enclose at a higher degree as well, if for the first box that narrows the gradient by a quarter."""
+    if finer is None:
+        return known
+    before, after = known.gradient[:1], inside(finer.run(known.box[:1]), known[:1]).gradient
+    worth = (after.hi - after.lo).sum() < 0.75 * (before.hi - before.lo).sum()
+    return inside(finer.run(known.box), known) if worth else known
+
+
+def _split(sweep: Sweep, finer: Sweep | None, whole: Enclosure, pieces: int) -> Enclosure:
+    """Cut each box into pieces, the half that stands out most at a time; return the hull of their enclosures."""
     n, leaves, count = len(whole.box), whole, 1
     while count < pieces:
         cut = min((count + 1) // 2, pieces - count)
-        derivative = leaves.gradient if sweep.order == 1 else leaves.hvp
-        size = (derivative.hi - derivative.lo).reshape(n, count, -1).sum(-1).nan_to_num(nan=torch.inf)
-        order = size.argsort(1, descending=True) + count * torch.arange(n).unsqueeze(1)
+        order = _outstanding(leaves, n).argsort(1, descending=True) + count * torch.arange(n).unsqueeze(1)
         parents, kept = leaves[order[:, :cut].flatten()], leaves[order[:, cut:].flatten()]
-        fresh = inside(sweep.run(halves(parents.box, sweep.layers.input_scale.lo)), parents)
+        bend = (parents.gradient.hi - parents.gradient.lo).clamp(1e-300, 1e300)
+        fresh = _refined(finer, inside(sweep.run(halves(parents.box, 1 / bend)), parents))
         count += cut
         leaves = concatenate([kept, fresh])[_interleave(n, count - 2 * cut, 2 * cut)]
     return _hull(leaves, n)
+
+
+def _outstanding(leaves: Enclosure, n: int) -> Tensor:
+    """Return for each leaf how far it reaches beyond the midpoints of all, in each result, as shares of its width."""
+    results = [leaves.value[:, None], leaves.gradient, *([leaves.hvp] if leaves.hvp else [])]
+    lo, hi = (torch.cat([getattr(x, end).flatten(1) for x in results], 1).unflatten(0, (n, -1)) for end in ("lo", "hi"))
+    middle, whole = 0.5 * (lo + hi), hi.amax(1, keepdim=True) - lo.amin(1, keepdim=True)
+    above, below = hi - middle.amax(1, keepdim=True), middle.amin(1, keepdim=True) - lo
+    return ((above.clamp(min=0) + below.clamp(min=0)) / whole).sum(-1).nan_to_num(nan=torch.inf)
 
 
 def inside(enclosure: Enclosure, outer: Enclosure) -> Enclosure:

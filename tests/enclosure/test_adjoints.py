@@ -553,3 +553,39 @@ def test_a_subnormal_point_can_be_split():
     net, box = Surrogate([2, 3, 1]), point([5e-324, -5e-324])
     whole, cut = enclose(net, box), enclose(net, box, domain=Split(8, "natural"))
     assert subset(cut.gradient, whole.gradient).all()
+
+
+def test_pieces_are_cut_where_it_matters():
+    """An input that changes nothing is never cut, however wide it is: as if it were not there."""
+    flat, line = Surrogate([2, 6, 1], gain=2.0), Surrogate([1, 6, 1])
+    with torch.no_grad():
+        flat.weights[0][:, 1] = 0.0
+        line.weights[0].copy_(flat.weights[0][:, :1])
+        line.weights[1].copy_(flat.weights[1])
+        line.biases[0].copy_(flat.biases[0])
+        line.biases[1].copy_(flat.biases[1])
+    found = enclose(flat, Interval([-0.3, -5.0], [0.3, 5.0]), domain=Split(8, "natural"), rounding="nearest").gradient
+    alone = enclose(line, Interval([-0.3], [0.3]), domain=Split(8, "natural"), rounding="nearest").gradient
+    assert found.lo[0, 0].item() == pytest.approx(alone.lo.item(), rel=1e-9)
+    assert found.hi[0, 0].item() == pytest.approx(alone.hi.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "widths, gain, degrees",
+    [([2, 16, 16, 16, 16, 1], 2.0, {2, 5}), ([4, 12, 1], 0.3, {2}), ([4, 3, 3, 1], 2.0, {2}), ([9, 10, 1], 1.0, {2})],
+)
+def test_the_degree_follows_what_it_brings(widths, gain, degrees, monkeypatch):
+    """Once cut, pieces are enclosed at degree 2, and at more only where that pays; it never does in a narrow layer."""
+    used = []
+    run = sweeps.Sweep.run
+
+    def recorded(self, box):
+        used.append((len(box), self.monomials.degree))
+        return run(self, box)
+
+    monkeypatch.setattr(sweeps.Sweep, "run", recorded)
+    box = ball(torch.zeros(widths[0], dtype=F64), 0.1 if gain == 2 else 0.6)
+    enclose(Surrogate(widths, gain=gain), box, domain=Split(8))
+    assert {degree for count, degree in used if count > 1} == degrees, used
+    enclose(Surrogate(widths, gain=gain), box, domain=Split(8), degree=1)
+    assert used[-1][1] == 1
