@@ -7,7 +7,7 @@ simulation - the stochastic model and its labels (Chapters 1 to 3);
 network - the surrogate (Chapter 4);
 enclosure - intervals and zonotopes through a network, forward and back (Chapters 5 and 6);
 training - the Sobolev loss and its minimisers (Chapters 4 and 8);
-certificates - what can be proved of a network over a box (Chapter 6);
+certificates - what can be proved of a network over a box (Chapters 6 and 10);
 pruning - which nodes matter, how the others go, when to stop (Chapter 7);
 export - the network in another runtime, another language, a web page (Chapter 14).
 
@@ -15,6 +15,8 @@ Beside them `_check` refuses bad input, `_files` writes files whole, `_show` sho
 draws the figures of the book. All public names are here: `import sobolev_lib as sl`.
 """
 
+from sobolev_lib.certificates.error_bound import ErrorBound, Extreme, error_bound
+from sobolev_lib.certificates.references import Reference, bachelier_reference, black_scholes_reference
 from sobolev_lib.certificates.verdicts import (
     Bounds,
     Verdict,
@@ -23,6 +25,7 @@ from sobolev_lib.certificates.verdicts import (
     is_increasing,
     is_non_negative,
     lipschitz,
+    within,
 )
 from sobolev_lib.enclosure import interval
 from sobolev_lib.enclosure.adjoints import Enclosure, Split, enclose
@@ -37,7 +40,9 @@ from sobolev_lib.pruning.cut import (
     affine_layers,
     cut,
     cut_inputs,
+    keep_above,
     keep_most,
+    keep_share,
     means,
     midpoints,
     remove_layers,
@@ -45,17 +50,10 @@ from sobolev_lib.pruning.cut import (
 from sobolev_lib.pruning.grow import grow
 from sobolev_lib.pruning.judge import Path
 from sobolev_lib.pruning.linearise import Linearised, linearise
-from sobolev_lib.pruning.scores import (
-    Scores,
-    balls,
-    score_at_random,
-    score_by_magnitude,
-    score_by_taylor,
-    score_by_variance,
-    significance,
-)
+from sobolev_lib.pruning.rivals import score_at_random, score_by_magnitude, score_by_taylor, score_by_variance
 from sobolev_lib.pruning.selection import keep_predictive
 from sobolev_lib.pruning.shrink import shrink
+from sobolev_lib.pruning.significance import Significance, balls, significance
 from sobolev_lib.simulation import directions
 from sobolev_lib.simulation.case_study import BasketCase, basket_case
 from sobolev_lib.simulation.closed_form import Greeks, bachelier, black_scholes, heston
@@ -135,8 +133,16 @@ __all__ = [
     "is_non_negative",
     "is_increasing",
     "is_convex",
+    "within",
+    # Chapter 10: proved errors
+    "Reference",
+    "bachelier_reference",
+    "black_scholes_reference",
+    "Extreme",
+    "ErrorBound",
+    "error_bound",
     # Chapter 7: significance and pruning
-    "Scores",
+    "Significance",
     "balls",
     "significance",
     "score_by_magnitude",
@@ -144,6 +150,8 @@ __all__ = [
     "score_by_variance",
     "score_at_random",
     "keep_most",
+    "keep_share",
+    "keep_above",
     "keep_predictive",
     "midpoints",
     "means",

@@ -1,27 +1,27 @@
 r"""Certified statements: bounds over a box, a Lipschitz constant, and yes, no or unknown to questions about signs.
 
 Everything here is computed with outward rounding, so a "yes" is a theorem about the network as a function on real
-numbers, and a "no" comes with a witness: a point where the opposite is proved. The search is branch and bound: a
-box whose enclosure does not answer is cut in two, until the budget is used up (Moore, Kearfott & Cloud,
-*Introduction to Interval Analysis*, 2009, chapter 5). Chapter 6.
+numbers, and a "no" comes with a witness: a point where the opposite is proved. The search is the branch and bound of
+the module ``coordinates``: cells that do not answer are cut in two, until the budget is used up (Moore, Kearfott &
+Cloud, *Introduction to Interval Analysis*, 2009, chapter 5). Chapters 6 and 10.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from sobolev_lib import _check, _show
-from sobolev_lib.enclosure.adjoints import Split, enclose, halves
-from sobolev_lib.enclosure.affine import affine_kernel
-from sobolev_lib.enclosure.interval import Interval, add, intersection, mag, point, sub
-from sobolev_lib.enclosure.rounding import enlarge
+from sobolev_lib.certificates.coordinates import Difference, search
+from sobolev_lib.certificates.references import Reference
+from sobolev_lib.enclosure.adjoints import enclose
+from sobolev_lib.enclosure.interval import Interval, intersection, mag, mig, neg, sub
+from sobolev_lib.enclosure.rounding import enlarge, gamma
 from sobolev_lib.network.surrogate import Surrogate
 
-SAMPLES = 256
-
-BATCH = 16
+CELLS = 4096
+SHARE = 0.01  # of the range seen: how far a bound may be from it before the search goes on
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +30,13 @@ class Verdict:
 
     Attributes:
         answer: "yes", "no" or "unknown".
+        violation: By how much the property fails, in the unit of what is asked, negative where it holds with a margin.
+            With "no": at least, proved, at the witness. Otherwise: at most, proved, over the box.
         witness: For "no": a point of the box (d,) at which the property is proved to fail.
         direction: For "no" to convexity: the direction (d,) along which the second derivative is negative there.
-        boxes: How many boxes were enclosed.
+        cells: How many cells were enclosed.
+        left: For "unknown": the share of the volume of the coordinates' range that is still open.
+        worst: For "unknown": a point (d,) of the open cell with the largest bound.
 
     Chapter 6, "Certified statements".
 
@@ -40,20 +44,23 @@ class Verdict:
         >>> net = Surrogate([1, 1])
         >>> _ = net.weights[0].data.fill_(1.0)
         >>> verdict = is_non_negative(net, Interval([-1.0], [2.0]))
-        >>> verdict.answer, bool(net(verdict.witness[None]) < 0)
-        ('no', True)
+        >>> verdict.answer, round(verdict.violation, 6), bool(net(verdict.witness[None]) < 0)
+        ('no', 1.0, True)
     """
 
     answer: str
+    violation: float
     witness: Tensor | None = None
     direction: Tensor | None = None
-    boxes: int = 0
+    cells: int = 0
+    left: float = 0.0
+    worst: Tensor | None = None
 
     def _repr_html_(self) -> str:
         vectors = {"witness": self.witness, "direction": self.direction}
         shown = {k: ", ".join(f"{c:.4g}" for c in v.tolist()) for k, v in vectors.items() if v is not None}
-        row = (self.answer, f"{self.boxes:,}", *shown.values())
-        return _show.table("Verdict", ["answer", "boxes enclosed", *shown], [row])
+        row = (self.answer, f"{self.violation:.3g}", f"{self.cells:,}", *shown.values())
+        return _show.table("Verdict", ["answer", "violation", "cells enclosed", *shown], [row])
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,20 +82,24 @@ class Bounds:
     hessian: Interval | None = None
 
 
-def bounds(net: Surrogate, box: Interval, *, order: int = 1, domain: str | Split = "zonotope") -> Bounds:
+def bounds(
+    net: Surrogate, box: Interval, *, order: int = 1, tolerance: float | None = None, cells: int = CELLS
+) -> Bounds:
     """Bound the value, the gradient and (order 2) the Hessian of a network over each box, all in raw units.
 
     Args:
         net: The network.
-        box: Raw inputs, (d,) or (n, d).
-        order: 1, or 2 for the Hessian as well.
-        domain: See ``enclose``.
+        box: Raw inputs, (d,) or (n, d), bounded.
+        order: 1, or 2 for the Hessian as well, whose bounds are those of one enclosure.
+        tolerance: How far bounds may be from values seen, in the unit of each; default: 1 % of the range seen.
+        cells: How many cells may be enclosed for each box, for the value and for the gradient.
 
     Returns:
-        Bounds, rounded outward. The Hessian is symmetric, so each entry is enclosed twice, and both are intersected.
+        Bounds, rounded outward.
 
     Raises:
-        TypeError, ValueError: As ``enclose``.
+        TypeError: `net` is not a ``Surrogate``, `box` not an ``Interval``.
+        ValueError: A box of the wrong shape, empty or unbounded; a negative tolerance, no cells.
 
     Chapter 6, "Certified statements".
 
@@ -99,29 +110,45 @@ def bounds(net: Surrogate, box: Interval, *, order: int = 1, domain: str | Split
         >>> bounds(net, Interval([1.0], [2.0])).value
         Interval([2, 4])
     """
-    enclosure = enclose(net, box, domain=domain, order=order)
-    if order == 1:
-        return Bounds(enclosure.value, enclosure.gradient)
-    return Bounds(enclosure.value, enclosure.gradient, _symmetric(enclosure.hvp))
+    _check.count("order", order, most=2)
+    boxes = checked_boxes(net, box)
+    tolerance = None if tolerance is None else _check.positive("tolerance", tolerance, or_zero=True)
+
+    def ends(x: Interval) -> Interval:
+        return Interval.unchecked(torch.cat([x.lo, -x.hi], 1), torch.cat([x.hi, -x.lo], 1))
+
+    def target(seen: Tensor) -> Tensor:
+        up, down = seen.chunk(2)
+        return seen + (SHARE * (up + down).repeat(2) if tolerance is None else tolerance)
+
+    def bound(of: str) -> Interval:
+        found = [search(difference(net, one, of, None), ends, target, cells).bound.chunk(2) for one in boxes]
+        return Interval.unchecked(torch.stack([-down for _, down in found]), torch.stack([up for up, _ in found]))
+
+    hessian = symmetric(enclose(net, boxes, domain="zonotope", order=2).hvp) if order == 2 else None
+    return Bounds(bound("value")[:, 0], bound("gradient"), hessian)
 
 
-def lipschitz(net: Surrogate, box: Interval, *, norm: float = 2, domain: str | Split = "zonotope") -> Tensor:
+def lipschitz(
+    net: Surrogate, box: Interval, *, norm: float = 2, tolerance: float | None = None, cells: int = CELLS
+) -> Tensor:
     r"""Return for each box a constant L with :math:`|N(x) - N(y)| \le L\, \lVert x - y \rVert` for all x, y in it.
 
-    It is the largest dual norm of a gradient in the enclosure, rounded up.
+    It bounds the largest dual norm of the gradient.
 
     Args:
         net: The network.
-        box: Raw inputs, (d,) or (n, d).
+        box: Raw inputs, (d,) or (n, d), bounded.
         norm: The norm of :math:`x - y`: 1, 2 or ``math.inf``.
-        domain: See ``enclose``.
+        tolerance: How far L may be from the longest gradient seen; default: 1 % of it.
+        cells: How many cells may be enclosed for each box.
 
     Returns:
         Constants (n,).
 
     Raises:
         ValueError: Another norm.
-        TypeError, ValueError: As ``enclose``.
+        TypeError, ValueError: As ``bounds``.
 
     Chapter 6, "Certified statements".
 
@@ -132,33 +159,43 @@ def lipschitz(net: Surrogate, box: Interval, *, norm: float = 2, domain: str | S
         5.0
     """
     _check.choice("norm", norm, (1, 2, float("inf")))
-    slopes = mag(enclose(net, box, domain=domain).gradient)
-    if norm == 1:
-        return slopes.amax(1)
-    terms = slopes.shape[1] + 4
-    largest = slopes.amax(1, keepdim=True).clamp(min=torch.finfo(slopes.dtype).tiny)  # squares must not overflow
-    total = slopes.sum(1) if norm == float("inf") else (slopes / largest).square().sum(1).sqrt() * largest[:, 0]
-    return enlarge(total, terms, True)
+    tolerance = None if tolerance is None else _check.positive("tolerance", tolerance, or_zero=True)
+
+    def length(slopes: Tensor) -> Tensor:
+        if norm == 1:
+            return slopes.amax(1, keepdim=True)
+        if norm == float("inf"):
+            return slopes.sum(1, keepdim=True)
+        largest = slopes.amax(1, keepdim=True).clamp(min=torch.finfo(slopes.dtype).tiny)  # squares must not overflow
+        return (slopes / largest).square().sum(1, keepdim=True).sqrt() * largest
+
+    def ends(x: Interval) -> Interval:
+        lo, terms = length(mig(x)), x.shape[1] + 4
+        return Interval.unchecked(lo * (1 - 2 * gamma(terms, lo.dtype)), enlarge(length(mag(x)), terms, norm != 1))
+
+    def target(seen: Tensor) -> Tensor:
+        return seen * (1 + SHARE) if tolerance is None else seen + tolerance
+
+    boxes = checked_boxes(net, box)
+    found = [search(difference(net, one, "gradient", None), ends, target, cells) for one in boxes]
+    return torch.cat([one.bound for one in found])
 
 
-def is_non_negative(
-    net: Surrogate, box: Interval, *, tolerance: float = 0.0, boxes: int = 256, domain: str = "zonotope"
-) -> Verdict:
+def is_non_negative(net: Surrogate, box: Interval, *, tolerance: float = 0.0, cells: int = CELLS) -> Verdict:
     r"""Say whether :math:`N(x) \ge -` ``tolerance`` on a box.
 
     Args:
         net: The network.
         box: Raw inputs, (d,), bounded.
-        tolerance: What counts as zero.
-        boxes: How many boxes may be enclosed before the answer is "unknown".
-        domain: "zonotope" or "natural".
+        tolerance: What counts as zero, in the unit of what is asked.
+        cells: How many cells may be enclosed before the answer is "unknown".
 
     Returns:
         A Verdict.
 
     Raises:
         TypeError: `net` is not a ``Surrogate``, `box` not an ``Interval``.
-        ValueError: A box of the wrong shape, empty or unbounded; a negative tolerance, no boxes, an unknown domain.
+        ValueError: A box of the wrong shape, empty or unbounded; a negative tolerance, no cells.
 
     Chapter 6, "Certified statements".
 
@@ -169,22 +206,11 @@ def is_non_negative(
         >>> is_non_negative(net, Interval([1.0], [2.0])).answer, is_non_negative(net, Interval([-1.0], [2.0])).answer
         ('yes', 'no')
     """
-    tolerance = _check.positive("tolerance", tolerance, or_zero=True)
-
-    def value(cut: Interval, domain: str) -> Interval:
-        return enclose(net, cut, domain=domain).value[:, None]
-
-    return _decide_sign(net, box, value, tolerance, boxes, domain)
+    return _decide(difference(net, checked_box(net, box), "value", None), neg, tolerance, cells)
 
 
 def is_increasing(
-    net: Surrogate,
-    box: Interval,
-    direction: Tensor | None = None,
-    *,
-    tolerance: float = 0.0,
-    boxes: int = 256,
-    domain: str = "zonotope",
+    net: Surrogate, box: Interval, direction: Tensor | None = None, *, tolerance: float = 0.0, cells: int = CELLS
 ) -> Verdict:
     r"""Say whether the value rises, :math:`v \cdot \nabla N \ge -` ``tolerance``, on a box.
 
@@ -203,39 +229,23 @@ def is_increasing(
         >>> is_increasing(net, Interval([0.0], [2.0])).answer, is_increasing(net, Interval([0.0], [2.0]), [-1.0]).answer
         ('yes', 'no')
     """
-    tolerance = _check.positive("tolerance", tolerance, or_zero=True)
-    d = _check.instance("net", net, Surrogate).widths[0]
-    rows = torch.eye(d, dtype=torch.float64)
-    if direction is not None:
-        rows = _check.tensor("direction", direction, shape=(d,), dtype=torch.float64).reshape(1, d)
-
-    def slopes(cut: Interval, domain: str) -> Interval:
-        gradient = enclose(net, cut, domain=domain).gradient
-        return gradient if direction is None else affine_kernel(rows, rows.abs(), None, gradient, True)
-
-    return _decide_sign(net, box, slopes, tolerance, boxes, domain)
+    box = checked_box(net, box)
+    return _decide(difference(net, box, "gradient", checked_direction(net, direction)), neg, tolerance, cells)
 
 
 def is_convex(
-    net: Surrogate,
-    box: Interval,
-    direction: Tensor | None = None,
-    *,
-    tolerance: float = 0.0,
-    boxes: int = 64,
-    domain: str = "zonotope",
+    net: Surrogate, box: Interval, direction: Tensor | None = None, *, tolerance: float = 0.0, cells: int = CELLS
 ) -> Verdict:
     r"""Say whether the network is convex on a box, or with a direction v (d,), convex along it.
 
-    That is :math:`v^T \nabla^2 N\, v \ge -` ``tolerance`` :math:`|v|^2`, for all v or for the one given. For all v
-    at once, the interval Hessian H is changed to :math:`Q^T (H + \text{tolerance}\, I) Q` with Q the eigenvectors
-    of its midpoint, which are as good as independent, and must have only non-negative Gershgorin discs: by
-    Sylvester's law of inertia no matrix in H then has an eigenvalue below - ``tolerance``. Arguments and result are
+    That is :math:`v^T \nabla^2 N\, v \ge -` ``tolerance`` :math:`|v|^2`, for all v or for the one given; the violation
+    is that of the unit vector. For all v at once, the interval Hessian H is changed to :math:`Q^T H\, Q` with Q the
+    eigenvectors of its midpoint, and Gershgorin's discs bound the eigenvalues of all members. Arguments and result are
     otherwise those of `is_non_negative`.
 
     Raises:
-        TypeError, ValueError: As ``is_non_negative``, a direction of the wrong shape, or an activation without a second
-            derivative.
+        TypeError, ValueError: As ``is_non_negative``, a direction of the wrong shape or zero, or an activation without
+            a second derivative.
 
     Chapter 6, "Certified statements".
 
@@ -250,134 +260,198 @@ def is_convex(
         >>> is_convex(net, Interval([-1.0], [1.0])).answer
         'no'
     """
-    tolerance = _check.positive("tolerance", tolerance, or_zero=True)
-    d = _check.instance("net", net, Surrogate).widths[0]
+    box, direction = checked_box(net, box), checked_direction(net, direction)
     if direction is not None:
-        rows = _check.tensor("direction", direction, shape=(d,), dtype=torch.float64).reshape(1, d)
-        tolerance = tolerance * float(rows.square().sum())
+        length = direction.norm()
+        if not length > 0:
+            raise ValueError("direction: got zero, need a direction")
+        return _decide(difference(net, box, "second", direction / length), neg, tolerance, cells)
+    d = box.shape[0]
 
-        def curvature(cut: Interval, domain: str) -> Interval:
-            return enclose(net, cut, domain=domain, order=2, directions=rows).curvature
+    def ends(x: Interval) -> Interval:
+        return neg(lowest_eigenvalue(x.reshape(len(x), d, d)))
 
-        return _decide_sign(net, box, curvature, tolerance, boxes, domain)
-
-    def hessian(cut: Interval) -> Interval:
-        return _symmetric(enclose(net, cut, domain=domain, order=2).hvp)
-
-    def proves(hessian: Interval) -> Tensor:
-        return _positive_semidefinite(hessian, tolerance)
-
-    def refuted(points: Tensor) -> tuple[Tensor, Tensor] | None:
-        hessians = net.hessian(points.to(net.dtype)).double()
-        values, vectors = torch.linalg.eigh(0.5 * (hessians + hessians.mT))
-        worst = int(values[:, 0].argmin())
-        v = vectors[worst, :, 0]
-        cut = point(points[worst : worst + 1])
-        curvature = enclose(net, cut, domain="natural", order=2, directions=v.unsqueeze(0)).curvature
-        allowed = -tolerance * (1 + 1e-12)  # v has length 1 up to rounding
-        return (points[worst], v) if (curvature.hi < allowed).item() else None
-
-    return _decide(net, box, hessian, proves, refuted, boxes)
+    verdict = _decide(difference(net, box, "second", None), ends, tolerance, cells)
+    if verdict.witness is None:
+        return verdict
+    hessian = net.hessian(verdict.witness[None].to(net.dtype))[0].detach().double()
+    return replace(verdict, direction=torch.linalg.eigh(0.5 * (hessian + hessian.T)).eigenvectors[:, 0])
 
 
-def _decide_sign(
-    net: Surrogate, box: Interval, quantity: Callable, tolerance: float, boxes: int, domain: str
+Side = float | Tensor | Reference
+
+
+def within(
+    net: Surrogate,
+    lower: Side | tuple[Side, ...] | None,
+    upper: Side | tuple[Side, ...] | None,
+    box: Interval,
+    *,
+    of: str = "value",
+    direction: Tensor | None = None,
+    tolerance: float = 0.0,
+    cells: int = CELLS,
 ) -> Verdict:
-    """Decide whether quantities (n, c) stay above - tolerance: proved by enclosures, refuted at points."""
+    r"""Say whether a network keeps within bounds on a box, up to the tolerance: the no-arbitrage bounds of a price.
 
-    def proves(known: Interval) -> Tensor:
-        return (known.lo >= -tolerance).all(1)
+    Args:
+        net: The network.
+        lower: What it may not fall below: a number, numbers for each component of the gradient (d,), a ``Reference``,
+            a tuple of these, of which each must hold, or None.
+        upper: What it may not exceed.
+        box: Raw inputs, (d,), bounded.
+        of: "value" or "gradient".
+        direction: Of the gradient only the derivative along it (d,).
+        tolerance: By how much it may be outside.
+        cells: How many cells may be enclosed for each side.
 
-    def refuted(points: Tensor) -> tuple[Tensor, None] | None:
-        highest = quantity(point(points), "natural").hi.amin(1)
-        worst = int(highest.argmin())
-        return (points[worst], None) if highest[worst] < -tolerance else None
+    Returns:
+        A Verdict: "no" if one side fails, "yes" if all hold.
 
-    return _decide(net, box, lambda cut: quantity(cut, domain), proves, refuted, boxes)
+    Raises:
+        TypeError: A side that is neither numbers nor a ``Reference``; as ``is_non_negative``.
+        ValueError: No side at all, numbers or a reference for another number of inputs, another quantity.
 
+    Chapter 10.
 
-def _decide(
-    net: Surrogate, box: Interval, enclosed: Callable, proves: Callable, refuted: Callable, boxes: int
-) -> Verdict:
-    """Search for a point that refutes, then for a cover of boxes that prove, looking at their centers on the way.
+    Example:
+        A softplus lies between 0 and 1 below its input 0.5, and its slope between 0 and 1.
 
-    What is enclosed over a box holds for both its halves, so that cutting never loses anything.
+        >>> net = Surrogate([1, 1, 1], "softplus")
+        >>> _ = net.weights[0].data.fill_(1.0), net.weights[1].data.fill_(1.0)
+        >>> within(net, 0.0, 1.0, Interval([-1.0], [0.5])).answer
+        'yes'
+        >>> within(net, 0.0, 0.5, Interval([-1.0], [0.5]), of="gradient").answer
+        'no'
     """
-    box = _one_box(net, box)
-    budget = _check.count("boxes", boxes)
-    found = refuted(_samples(box))
-    if found:
-        return Verdict("no", *found)
-    scale, used, queue, known = net.input_scale.double(), 0, box, None
-    while len(queue) and used < budget:
-        batch = queue[: min(BATCH, budget - used)]
-        used += len(batch)
-        here = enclosed(batch) if known is None else intersection(enclosed(batch), known[: len(batch)])
-        undecided = ~proves(here)
-        rest, here = batch[undecided], here[undecided]
-        if len(rest):
-            found = refuted(0.5 * rest.lo + 0.5 * rest.hi)
-            if found:
-                return Verdict("no", *found, boxes=used)
-        here = Interval.unchecked(here.lo.repeat_interleave(2, 0), here.hi.repeat_interleave(2, 0))
-        known = here if known is None else _joined(known[len(batch) :], here)
-        queue = _joined(queue[len(batch) :], halves(rest, scale))
-    return Verdict("unknown" if len(queue) else "yes", boxes=used)
+    box, direction = checked_box(net, box), checked_direction(net, direction)
+    _check.choice("of", of, ("value", "gradient"))
+    sides = [(side, sign) for given, sign in ((lower, -1.0), (upper, 1.0)) for side in _sides(given)]
+    if not sides:
+        raise ValueError("lower, upper: got None for both, need at least one of them")
+    size = len(box) if of == "gradient" and direction is None else 1
+    verdicts = []
+    for side, sign in sides:
+        name = "lower" if sign < 0 else "upper"
+        if isinstance(side, Reference):
+            checked_reference(name, side, net)
+            fixed = torch.zeros(size, dtype=torch.float64)
+        else:
+            fixed = _check.tensor(name, side, dtype=torch.float64).reshape(-1)
+            if len(fixed) not in (1, size):
+                raise ValueError(f"{name}: got {len(fixed)} numbers, need 1 or {size}")
+            fixed = fixed.expand(size)
+        place = difference(net, box, of, direction, *([side] if isinstance(side, Reference) else []))
+
+        def above(x: Interval, fixed=fixed, sign=sign) -> Interval:
+            apart = sub(x, Interval.unchecked(fixed, fixed))
+            return apart if sign > 0 else neg(apart)
+
+        verdicts.append(_decide(place, above, tolerance, cells))
+        if verdicts[-1].answer == "no":
+            break
+    rank = {"no": 2, "unknown": 1, "yes": 0}
+    worst = max(verdicts, key=lambda verdict: (rank[verdict.answer], verdict.violation))
+    return replace(worst, cells=sum(verdict.cells for verdict in verdicts))
 
 
-def _joined(x: Interval, y: Interval) -> Interval:
-    return Interval.unchecked(torch.cat([x.lo, y.lo]), torch.cat([x.hi, y.hi]))
+def _sides(given) -> list:
+    return [] if given is None else list(given) if isinstance(given, tuple) else [given]
 
 
-def _one_box(net: Surrogate, box: Interval) -> Interval:
+def _decide(place: Difference, ends: Callable[[Interval], Interval], tolerance: float, cells: int) -> Verdict:
+    """Decide whether quantities, of which the largest counts, stay below the tolerance over the box."""
+    tolerance = _check.positive("tolerance", tolerance, or_zero=True)
+
+    def worst(x: Interval) -> Interval:
+        both = ends(x)
+        return Interval.unchecked(both.lo.amax(1, keepdim=True), both.hi.amax(1, keepdim=True))
+
+    def refuted(seen: Tensor) -> bool:
+        return bool(seen > tolerance)
+
+    def target(seen: Tensor) -> Tensor:
+        return torch.full_like(seen, tolerance)
+
+    found = search(place, worst, target, cells, refuted)
+    if found.seen > tolerance:
+        return Verdict("no", found.seen.item(), found.where[0], place.direction, found.cells)
+    if found.bound <= tolerance:
+        return Verdict("yes", found.bound.item(), cells=found.cells)
+    return Verdict("unknown", found.bound.item(), cells=found.cells, left=found.left, worst=found.worst)
+
+
+def difference(net: Surrogate, box: Interval, of: str, direction: Tensor | None, *others) -> Difference:
+    """Return what is searched; second derivatives must exist."""
+    if of == "second" and not net.activation.smooth:
+        raise ValueError(f"net: got activation '{net.activation.name}' at order 2, need one with a second derivative")
+    return Difference([net, *others], box, of, direction)
+
+
+def checked_boxes(net: Surrogate, box: Interval) -> Interval:
+    """Return bounded boxes (n, d) in float64."""
     d = _check.instance("net", net, Surrogate).widths[0]
     _check.instance("box", box, Interval)
-    if box.shape not in ((d,), (1, d)):
-        raise ValueError(f"box: got shape {tuple(box.shape)}, need ({d},)")
+    if box.lo.ndim not in (1, 2) or box.shape[-1] != d:
+        raise ValueError(f"box: got shape {tuple(box.shape)}, need ({d},) or (n, {d})")
     if not (torch.isfinite(box.lo) & torch.isfinite(box.hi)).all():
         raise ValueError("box: got an empty or unbounded one, need a bounded one")
-    return box.to(torch.float64).reshape(1, d)
+    return box.to(torch.float64).reshape(-1, d)
 
 
-def _samples(box: Interval) -> Tensor:
-    """Return the center, some corners and evenly spread points (a Kronecker lattice) of a box (1, d)."""
-    d = box.shape[1]
-    count = torch.arange(1, SAMPLES + 1, dtype=torch.float64).unsqueeze(1)
-    root = 2.0
-    for _ in range(64):  # the positive root of t^(d + 1) = t + 1 makes the lattice even in d dimensions
-        root = (1 + root) ** (1 / (d + 1))
-    inside = (0.5 + count * root ** -torch.arange(1, d + 1, dtype=torch.float64)) % 1
-    corners = (inside[: SAMPLES // 2] > 0.5).double()
-    points = torch.lerp(box.lo, box.hi, torch.cat([torch.full((1, d), 0.5, dtype=torch.float64), corners, inside]))
-    return torch.minimum(torch.maximum(points, box.lo), box.hi)
+def checked_box(net: Surrogate, box: Interval) -> Interval:
+    """Return one bounded box (d,) in float64."""
+    boxes = checked_boxes(net, box)
+    if len(boxes) != 1:
+        raise ValueError(f"box: got shape {tuple(box.shape)}, need ({boxes.shape[1]},)")
+    return boxes[0]
 
 
-def _symmetric(hessian: Interval) -> Interval:
+def checked_direction(net: Surrogate, direction) -> Tensor | None:
+    """Return a direction (d,), or None."""
+    if direction is None:
+        return None
+    return _check.tensor("direction", direction, shape=(net.widths[0],), dtype=torch.float64)
+
+
+def checked_reference(name: str, reference: Reference, net: Surrogate) -> None:
+    """Refuse a reference for another number of inputs."""
+    inputs = reference.rows.shape[1] if isinstance(reference, Reference) else reference.widths[0]
+    if inputs != net.widths[0]:
+        raise ValueError(f"{name}: got one of {inputs} inputs, need {net.widths[0]}, those of the network")
+
+
+def symmetric(hessian: Interval) -> Interval:
+    """Intersect matrices (n, d, d) with their transposes."""
     return intersection(hessian, Interval.unchecked(hessian.lo.mT, hessian.hi.mT))
 
 
-def _positive_semidefinite(hessian: Interval, tolerance: float) -> Tensor:
-    """Say for which of n interval matrices (d, d) no eigenvalue of a member is below - tolerance."""
+def lowest_eigenvalue(hessian: Interval) -> Interval:
+    """Enclose the lowest eigenvalue (n, 1) of the members of n symmetric interval matrices (d, d), from both sides.
+
+    From below by the discs of Q'HQ; from above by the Rayleigh quotient of the first column of Q.
+    """
     d = hessian.shape[-1]
     finite = (torch.isfinite(hessian.lo) & torch.isfinite(hessian.hi)).flatten(1).all(1)
-    proved = torch.zeros(len(hessian), dtype=torch.bool)
-    for i in finite.nonzero().flatten().tolist():
-        h = hessian[i]
-        shift = point(tolerance * (1 - 1e-15) * torch.eye(d, dtype=torch.float64))
-        h = add(h, shift)
-        middle = 0.5 * h.lo + 0.5 * h.hi
-        q = torch.linalg.eigh(0.5 * (middle + middle.T)).eigenvectors
-        turned = _sandwich(q, h)
-        overlap = _sandwich(q, point(torch.eye(d, dtype=torch.float64)))
-        independent = (mag(sub(overlap, point(torch.eye(d, dtype=torch.float64)))).sum(1) < 0.5).all()
-        off = mag(turned) * (1 - torch.eye(d, dtype=torch.float64))
-        discs = turned.lo.diagonal() - enlarge(off.sum(1), d + 2, True)
-        proved[i] = bool(independent and (discs >= 0).all())
-    return proved
-
-
-def _sandwich(q: Tensor, h: Interval) -> Interval:
-    """Enclose :math:`Q^T H Q`, (d, d)."""
-    half = affine_kernel(q.T, q.T.abs(), None, h, True)  # rows of H times Q
-    whole = affine_kernel(q.T, q.T.abs(), None, Interval.unchecked(half.lo.T, half.hi.T), True)
-    return Interval.unchecked(whole.lo.T, whole.hi.T)
+    inner = Interval.unchecked(*(torch.where(finite[:, None, None], end, 0.0) for end in (hessian.lo, hessian.hi)))
+    middle = 0.5 * inner.lo + 0.5 * inner.hi
+    q = torch.linalg.eigh(0.5 * (middle + middle.mT)).eigenvectors
+    radius = enlarge(torch.maximum(middle - inner.lo, inner.hi - middle), 1, True)
+    size = q.mT.abs() @ middle.abs() @ q.abs()
+    turned, around = (
+        q.mT @ middle @ q,
+        enlarge(q.mT.abs() @ radius @ q.abs() + gamma(4 * d + 8, q.dtype) * size, 4 * d, True),
+    )
+    off = (turned.abs() + around) * (1 - torch.eye(d, dtype=q.dtype))
+    discs = turned.diagonal(dim1=1, dim2=2) - enlarge(off.sum(2) + around.diagonal(dim1=1, dim2=2), d + 2, True)
+    overlap = (q.mT @ q - torch.eye(d, dtype=q.dtype)).abs() + gamma(2 * d + 8, q.dtype) * (q.mT.abs() @ q.abs())
+    skew = enlarge(overlap.sum(2).amax(1), 2 * d, True)  # |Q y|^2 is |y|^2 up to this share
+    finite &= skew < 0.5
+    below, above = discs.amin(1), turned[:, 0, 0] + around[:, 0, 0]
+    lo, hi = (
+        torch.minimum(below / (1 - skew), below / (1 + skew)),
+        torch.maximum(above / (1 - skew), above / (1 + skew)),
+    )
+    slack = 4e-16 * torch.maximum(lo.abs(), hi.abs())
+    lo, hi = (lo - slack).masked_fill(~finite, -torch.inf), (hi + slack).masked_fill(~finite, torch.inf)
+    return Interval.unchecked(lo[:, None], torch.maximum(lo, hi)[:, None])

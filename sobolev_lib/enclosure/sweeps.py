@@ -95,8 +95,8 @@ class Layers:
 
 def layers_of(net: Surrogate) -> Layers:
     """Read a network; its parameters must be finite."""
-    state = {name: t.detach() for name, t in net.state_dict().items() if name not in DOMAIN}
-    tensors = {name: _check.tensor(name, t).double() for name, t in state.items()}
+    known = {name: t for name, t in net.state_dict().items() if name not in DOMAIN}
+    tensors = {name: _check.tensor(name, t.detach()).double() for name, t in known.items()}
     weights = [tensors[f"weights.{i}"] for i in range(len(net.weights))]
     biases = [tensors[f"biases.{i}"] for i in range(len(net.biases))]
     scaling = [point(tensors[name]) for name in ("input_shift", "input_scale", "output_shift", "output_scale")]
@@ -198,13 +198,17 @@ class Sweep:
         """Start a sweep with intervals (n, m) whose uncertainty is no one else's."""
         return Known(x, self.monomials and zn.from_interval(x, self.monomials, self.outward, rows), self.outward)
 
+    def into(self, layer: int, x: Known, bias: bool = True) -> Known:
+        """Return what a layer makes of the nodes before it: a step that coordinates other than the inputs replace."""
+        return x.affine(*self.layers.forward(layer, bias))
+
     def forward(self, box: Interval, trace: _Trace) -> Interval:
         """Enclose all nodes; return the value."""
         layers, rounding = self.layers, self.rounding
         box = div(sub(box, layers.input_shift, rounding=rounding), layers.input_scale, rounding=rounding)
         node = Known(box, self.monomials and zn.from_box(box, self.monomials, self.outward), self.outward)
         for layer in range(self.hidden):
-            node = node.affine(*layers.forward(layer))
+            node = self.into(layer, node)
             trace.nodes.append(node.range)
             ranges, forms = jet_ranges(layers.activation, node.range, self.order, self.outward), [None] * 3
             if node.form is not None:
@@ -214,7 +218,7 @@ class Sweep:
             node = node.also(ranges[0], forms[0])
             slopes = [Known(*pair, self.outward) for pair in zip(ranges[1:], forms[1:], strict=False)]
             trace.jets.append([node, *slopes])
-        value = node.affine(*layers.forward(self.hidden)).range[:, 0]
+        value = self.into(self.hidden, node).range[:, 0]
         return add(mul(value, layers.output_scale, rounding=rounding), layers.output_shift, rounding=rounding)
 
     def adjoint(self, n: int, trace: _Trace) -> tuple[list[Interval], Interval]:
@@ -244,7 +248,7 @@ class Sweep:
         dot = self.fresh(Interval.unchecked(step.lo.expand(n, -1), step.hi.expand(n, -1)), rows)
         z_dots, a_dots = [], []
         for layer in range(self.hidden):
-            z_dots.append(dot.affine(*self.layers.forward(layer, bias=False)))
+            z_dots.append(self.into(layer, dot, bias=False))
             dot = trace.jets[layer][1].times(z_dots[-1])
             a_dots.append(dot.range)
         bar = self.fresh(Interval.unchecked(torch.zeros_like(dot.range.lo), torch.zeros_like(dot.range.hi)))

@@ -95,6 +95,7 @@ def public_callables() -> dict[str, object]:
 
 
 MADE_BY = {  # whose example shows them
+    **{"Extreme": "error_bound", "ErrorBound": "error_bound"},
     **{"Enclosure": "enclose", "Linearised": "linearise", "Path": "shrink"},
     **{"History": "fit", "Violations": "violations"},
 }
