@@ -1,10 +1,11 @@
 """The case study as one command: simulate, train, prune, fine-tune; a table, and the same as JSON.
 
     python -m benchmarks.case_study --dim 7 --seed 0 1 2 --samples 1048576 --strike 1.1 --volatility 0.2 \
-        --max-parameters 40 --order 2 --out results/case_study.json
+        --out results/case_study.json
 
 Everything random follows from the seed: volatilities and correlations (and weights, unless d = 7 or they are given),
-labels, initial weights, test points. Chapter 9 discusses the table.
+labels, initial weights, test points. Without `--out` the table goes to the terminal only. Times are processor seconds
+of one thread. Chapter 9 discusses the table.
 """
 
 import argparse
@@ -18,11 +19,14 @@ from torch import Tensor
 
 import sobolev_lib as sl
 from benchmarks.report import environment, write_whole
+from benchmarks.suite import excess
 
 FULL = (128,) * 6  # hidden widths of the oversized network
 HELD_OUT = 8  # one in so many samples judges the pruned networks and trains none
-WORK = 1.2e10  # samples x labels x squared parameters of one Levenberg-Marquardt step: about four seconds
-ENOUGH = 16_384  # samples: with fewer than these, least squares would waste the others
+BATCH = 1024  # of Adam for the oversized network; one pass over all labels, a thousand steps at least
+WORK = 4e9  # samples x labels x squared parameters of one Levenberg-Marquardt step: about two seconds
+ENOUGH = 2**17  # samples that decide, with the held-out ones, which nodes go; fine-tuning uses all
+FEW = 16_384  # samples on which the search from below compares sizes
 WIDTH = 0.1  # of the payoff's smoothing, in units of the basket's volatility over the horizon
 
 
@@ -36,28 +40,16 @@ class Config:
     strike: float = 1.1
     volatility: float = 0.2
     weights: tuple[float, ...] | None = None
-    max_parameters: int | None = None
-    order: int = 2
     brief: bool = False
 
     def __post_init__(self):
         """Refuse what cannot be run, before any work."""
-        least = self.dim + 3
         if not 1 <= self.dim <= 100:
             raise ValueError(f"dim: got {self.dim}, need 1 to 100")
         if self.samples < 4096:
             raise ValueError(f"samples: got {self.samples}, need at least 4096")
-        if self.order not in (0, 1, 2):
-            raise ValueError(f"order: got {self.order}, need 0, 1 or 2")
         if self.weights is not None and len(self.weights) != self.dim:
             raise ValueError(f"weights: got {len(self.weights)}, need one for each of {self.dim} assets")
-        if self.max_parameters is not None and self.max_parameters < least:
-            raise ValueError(f"max_parameters: got {self.max_parameters}, need {least}, one node's, or more")
-
-    @property
-    def budget(self) -> int:
-        """Most parameters of the pruned network: those of d-3-3-1, unless it is given."""
-        return self.max_parameters or 3 * self.dim + 19
 
 
 def problem(config: Config) -> sl.BasketCase:
@@ -82,33 +74,32 @@ def draw(case: sl.BasketCase, count: int, seed: int, order: int) -> sl.Samples:
 
 
 class Stopwatch:
-    """Seconds since it was last read."""
+    """Processor seconds since it was last read."""
 
     def __init__(self):
-        self.at = time.perf_counter()
+        self.at = time.process_time()
 
     def read(self) -> float:
         """Return the seconds, and start again."""
-        before, self.at = self.at, time.perf_counter()
+        before, self.at = self.at, time.process_time()
         return self.at - before
 
 
-def train_small(net: sl.Surrogate, samples: sl.Samples, order: int, *, steps: int, seed: int) -> None:
-    """Sobolev training of a small network: least squares where it is affordable, else Adam alone."""
-    labels = 1 + (order >= 1) * net.widths[0] + (order == 2) * net.widths[0]
-    rows = int(WORK / (labels * net.parameter_count**2))
-    balance = "moments" if order == 0 else "covariance"
-    if rows >= min(ENOUGH, len(samples)):
-        sl.fit(net, samples[:rows], order=order, steps=steps, balance=balance, seed=seed)
-    else:
-        sl.fit(net, samples, order=order, steps=3000, learning_rate=3e-3, balance=balance, finish=0, seed=seed)
+def trained(net: sl.Surrogate, train: sl.Samples, order: int, *, steps: int = 0, seed: int = 0) -> sl.Surrogate:
+    """Return a copy of a small network after Adam steps and least squares on as many labels as those can afford."""
+    net, labels = net.copy(), 1 + order * net.widths[0]
+    rows = max(FEW, int(WORK / (labels * net.parameter_count**2)))
+    balance = "covariance" if order else "moments"
+    sl.fit(net, train[:rows], order=order, steps=steps, balance=balance, finish=20, seed=seed)
+    return net
 
 
-def fine_tuned(net: sl.Surrogate, samples: sl.Samples, order: int) -> sl.Surrogate:
-    """Return a copy after Sobolev training of the given order."""
-    tuned = net.copy()
-    train_small(tuned, samples, order, steps=0, seed=0)
-    return tuned
+def large(config: Config, train: sl.Samples, order: int) -> sl.Surrogate:
+    """Return the oversized network, trained at one order on all labels."""
+    net = sl.Surrogate([config.dim, *FULL, 1], generator=torch.Generator().manual_seed(config.seed))
+    steps = max(1000, len(train) // BATCH)
+    sl.fit(net, train, order=order, steps=steps, batch=BATCH, learning_rate=1e-2, seed=config.seed)
+    return net
 
 
 def cut_in_one_stroke(net: sl.Surrogate, widths: list[int], x: Tensor) -> sl.Surrogate:
@@ -120,42 +111,55 @@ def cut_in_one_stroke(net: sl.Surrogate, widths: list[int], x: Tensor) -> sl.Sur
     return sl.cut(net, sl.keep_most(scores.hidden, widths[1:-1]), x=x)
 
 
+def scratch(widths: list[int], train: sl.Samples, order: int, seed: int) -> sl.Surrogate:
+    """Return a small network that was trained from random weights."""
+    start = sl.Surrogate(widths, gain=1.0, generator=torch.Generator().manual_seed(seed))
+    return trained(start, train, order, steps=500, seed=seed)
+
+
+def searched(train: sl.Samples, held: sl.Samples, seed: int) -> sl.Surrogate:
+    """Return the smallest d-k-1, k = 1, 2, .., 6, that held-out labels do not tell from the best; two starts each."""
+    dim = train.x.shape[1]
+    nets = [scratch([dim, k, 1], train[:FEW], 1, seed + 10 * start) for k in range(1, 7) for start in range(2)]
+    loss = sl.balance_by_covariance(nets[-1], held, 1)
+    with torch.no_grad():
+        squares = [loss.residuals(net, held).square().sum(1) for net in nets]
+    best = min(squares, key=lambda own: own.mean().item())
+    fits = [net for net, own in zip(nets, squares, strict=True) if excess(own, best) <= 1]
+    return min(fits, key=lambda net: net.parameter_count)
+
+
 def networks(config: Config, case: sl.BasketCase):
-    """Yield name, network (or path of `shrink`) and seconds of each step, in the order of the pipeline."""
-    watch = Stopwatch()
-    held_count = config.samples // HELD_OUT
-    held = draw(case, held_count, 1_000_003 + config.seed, min(config.order, 1))
-    train = draw(case, config.samples - held_count, config.seed, config.order)
+    """Yield name, network (or path of `shrink`) and seconds of each step: the pipeline, then what it is compared with.
+
+    The seconds of a network include those of the networks that it was made from, except those of the labels.
+    """
+    watch, count = Stopwatch(), config.samples // HELD_OUT
+    held = draw(case, count, 1_000_003 + config.seed, 1)
+    train = draw(case, config.samples - count, config.seed, 1)
     yield "labels", None, watch.read()
-    generator = torch.Generator().manual_seed(config.seed)
-    full = sl.Surrogate([config.dim, *FULL, 1], generator=generator)
-    sobolev = full.copy()
-    settings = {"steps": 2000, "batch": 256, "learning_rate": 3e-3, "seed": config.seed}
-    sl.fit(full, train, order=0, **settings)
-    yield "full", full, watch.read()
-    if config.order and not config.brief:
-        sl.fit(sobolev, train, order=1, **settings)
-        yield "full_order1", sobolev, watch.read()
-    pruned, path = sl.shrink(full, train, validation=held, enough=config.budget, seed=config.seed)
-    seconds = watch.read()
-    yield "path", path, seconds
-    yield "cut", cut_in_one_stroke(full, pruned.widths, train.x[:16384]), watch.read()
-    yield "pruned", pruned, seconds
-    for order in [config.order] if config.brief else range(config.order + 1):
-        tuned = fine_tuned(pruned, train, order)
-        yield f"pruned_finetuned_order{order}", tuned, watch.read()
+    full = large(config, train, 1)
+    yield "full_order1", full, (so_far := watch.read())
+    pruned, path = sl.shrink(full, train[:ENOUGH], validation=held, seed=config.seed)
+    so_far += watch.read()
+    yield "path", path, so_far
+    yield "pruned", pruned, so_far
+    tuned = trained(pruned, train, 1)
+    yield "pruned_order1", tuned, so_far + watch.read()
     if config.brief:
         return
-    start = sl.Surrogate(pruned.widths, generator=generator)
-    for order in range(1, config.order + 1):
-        scratch = start.copy()
-        train_small(scratch, train, order, steps=2000, seed=config.seed)
-        yield f"scratch_order{order}", scratch, watch.read()
-    if config.order:
-        best = fine_tuned(pruned, train, 1)
-        smallest, path = sl.shrink(best, train, order=1, validation=held, seed=config.seed)
-        yield "path_further", path, watch.read()
-        yield "pruned_further_finetuned_order1", fine_tuned(smallest, train, 1), watch.read()
+    cut = cut_in_one_stroke(full, pruned.widths, train.x[:FEW])
+    yield "cut", cut, watch.read()
+    yield "cut_order1", trained(cut, train, 1), watch.read()
+    for order in (0, 1):
+        yield f"scratch_order{order}", scratch(pruned.widths, train, order, config.seed), watch.read()
+    found = searched(train, held, config.seed)
+    yield "searched_order1", trained(found, train, 1), watch.read()
+    values = large(config, train, 0)
+    yield "full", values, (so_far := watch.read())
+    small, path = sl.shrink(values, train[:ENOUGH], order=0, validation=held, seed=config.seed)
+    yield "path_order0", path, so_far
+    yield "pruned_order0", trained(small, train, 0), so_far + watch.read()
 
 
 def run(config: Config) -> dict:
@@ -164,8 +168,8 @@ def run(config: Config) -> dict:
     x = case.test_inputs(seed=config.seed)
     exact = case.reference(x)
     scale = {name: getattr(exact, name).square().mean().sqrt().item() for name in ("price", "delta", "gamma")}
-    result: dict = {"config": asdict(config) | {"max_parameters": config.budget}, "scale": scale, "networks": []}
-    start = time.perf_counter()
+    result: dict = {"config": asdict(config), "scale": scale, "networks": []}
+    start = time.process_time()
     for name, item, seconds in networks(config, case):
         if isinstance(item, sl.Path):
             trials = [asdict(trial) for trial in item.trials]
@@ -179,7 +183,7 @@ def run(config: Config) -> dict:
         entry |= {"rmse": errors.rmse, "max": errors.maximum, "seconds": round(seconds, 1)}
         result["networks"].append(entry)
         print(line(entry), flush=True)
-    result["seconds"] = round(time.perf_counter() - start, 1)
+    result["seconds"] = round(time.process_time() - start, 1)
     return result
 
 
@@ -202,10 +206,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--strike", type=float, default=1.1)
     parser.add_argument("--volatility", type=float, default=0.2, help="of the basket")
     parser.add_argument("--weights", type=float, nargs="+", help="of the basket; default: published (d = 7) or drawn")
-    parser.add_argument("--max-parameters", type=int, help="of the pruned network; default: 3 d + 19")
-    parser.add_argument("--order", type=int, default=2, help="highest order of the fine-tuning, 0 to 2")
     parser.add_argument("--brief", action="store_true", help="only the pipeline, without what it is compared with")
-    parser.add_argument("--out", type=Path, default=Path("results/case_study.json"), help="where the JSON goes")
+    parser.add_argument("--out", type=Path, help="where the JSON goes; default: nowhere")
     return parser.parse_args()
 
 
@@ -221,8 +223,6 @@ def main() -> None:
             strike=options.strike,
             volatility=options.volatility,
             weights=weights,
-            max_parameters=options.max_parameters,
-            order=options.order,
             brief=options.brief,
         )
         for dim in options.dim
@@ -234,8 +234,8 @@ def main() -> None:
         print(f"d = {config.dim}, seed {config.seed}\n{HEADER}", flush=True)
         runs.append(run(config))
         print(f"{runs[-1]['seconds']:.0f} s; {runs[-1]['path']['reason']}", flush=True)
-        write_whole(options.out, json.dumps({"runs": runs, "environment": environment()}, indent=1) + "\n")
-    print(f"written to {options.out}")
+        if options.out:
+            write_whole(options.out, json.dumps({"runs": runs, "environment": environment()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
