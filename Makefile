@@ -43,7 +43,7 @@ notebooks: $(READY)  ## execute every chapter again and write its outputs
 
 bench: $(VENV)/.bench  ## the case study over seeds and dimensions, then speed: tables, and JSON in results/
 	$(PY) -m benchmarks.case_study --seed 0 1 2 --out results/case_study.json
-	$(PY) -m benchmarks.case_study --dim 1 5 7 20 --seed 0 1 2 --samples 131072 --order 1 --brief \
+	$(PY) -m benchmarks.case_study --dim 1 5 7 20 --seed 0 1 2 --samples 131072 --brief \
 	  --out results/case_study_dims.json
 	OMP_NUM_THREADS=1 $(PY) -m benchmarks.speed --out results/speed.json
 
