@@ -61,6 +61,7 @@ def digest(*tensors: Tensor | None) -> str:
     """Return 16 hexadecimal digits that tell tensors apart by shape, type and every bit; None counts as a tensor.
 
     Example:
+        >>> from sobolev_lib._files import digest
         >>> import torch
         >>> digest(torch.zeros(2)) == digest(torch.zeros(2)), digest(torch.zeros(2)) == digest(-torch.zeros(2))
         (True, False)

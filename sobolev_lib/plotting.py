@@ -28,7 +28,8 @@ PALETTE = {
 def use_style() -> None:
     """Set the book's figure style: white ground (also in dark mode), no frames, direct labels instead of legends.
 
-    >>> use_style()
+    >>> from sobolev_lib.plotting import mpl
+    >>> sl.use_style()
     >>> mpl.rcParams["figure.facecolor"]
     'white'
     """
@@ -71,8 +72,9 @@ def draw_network(
 
     Chapter 0, "The method and its result".
 
+    >>> from sobolev_lib.plotting import plt
     >>> fig, axes = plt.subplots()
-    >>> draw_network(axes, [2, 3, 1])
+    >>> sl.draw_network(axes, [2, 3, 1])
     >>> len(axes.collections)  # the lines, and a column of nodes for each layer
     4
     >>> plt.close(fig)
@@ -112,10 +114,11 @@ def draw_path(axes: Axes, path, *, colour: str = PALETTE["good"]) -> None:
 
     Chapter 9, "How small can it get?".
 
+    >>> from sobolev_lib.plotting import plt
     >>> from types import SimpleNamespace
     >>> trial = SimpleNamespace(parameters=40, excess=1e-6, error=1e-6, accepted=True)
     >>> fig, axes = plt.subplots()
-    >>> draw_path(axes, SimpleNamespace(trials=[trial]))
+    >>> sl.draw_path(axes, SimpleNamespace(trials=[trial]))
     >>> axes.collections[0].get_offsets().tolist()
     [[40.0, 1.0]]
     >>> plt.close(fig)

@@ -104,9 +104,10 @@ def export_onnx(
 
     Example:
         >>> import tempfile
+        >>> net = sl.Surrogate([2, 3, 1])
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     file = export_onnx(Surrogate([2, 3, 1]), Path(folder) / "price.onnx", facts={"certified error": 1e-3})
-        ...     file.name, load_onnx(file).widths
+        ...     file = sl.export_onnx(net, f"{folder}/price.onnx", facts={"certified error": 1e-3})
+        ...     file.name, sl.load_onnx(file).widths
         ('price.onnx', [2, 3, 1])
     """
     plan = recipe(net, order, directions)
@@ -137,7 +138,7 @@ def load_onnx(path: str | os.PathLike) -> Surrogate:
     Chapter 14.
 
     Example:
-        >>> load_onnx("/no/such.onnx")
+        >>> sl.load_onnx("/no/such.onnx")
         Traceback (most recent call last):
         FileNotFoundError: [Errno 2] No such file or directory: '/no/such.onnx'
     """

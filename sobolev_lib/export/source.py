@@ -142,10 +142,11 @@ def export_source(
     Chapter 14.
 
     Example:
+        >>> from sobolev_lib.export.source import Path
         >>> import tempfile, torch
-        >>> net = Surrogate([2, 3, 1])
+        >>> net = sl.Surrogate([2, 3, 1])
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     program = export_source(net, Path(folder) / "price.py", language="python", name="price").read_text()
+        ...     program = sl.export_source(net, Path(folder) / "price.py", language="python", name="price").read_text()
         >>> exec(program, here := {})
         >>> value, gradient, curvature, inside = here["price"]([1.0, 0.5])
         >>> abs(value - net(torch.tensor([[1.0, 0.5]]).double()).item()) < 1e-15

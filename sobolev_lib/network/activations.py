@@ -33,7 +33,8 @@ class Activation:
     Chapter 4, "Value, gradient and curvature in one pass".
 
     Example:
-        >>> silu = ACTIVATIONS["silu"]
+        >>> import torch
+        >>> silu = sl.ACTIVATIONS["silu"]
         >>> value, slope = silu.jet(torch.zeros(1, dtype=torch.float64), 1)
         >>> value.item(), slope.item()
         (0.0, 0.5)

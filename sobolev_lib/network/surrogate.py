@@ -62,7 +62,8 @@ class Surrogate(nn.Module):
     Chapter 4, "Value, gradient and curvature in one pass".
 
     Example:
-        >>> net = Surrogate([7, 3, 3, 1])
+        >>> import torch
+        >>> net = sl.Surrogate([7, 3, 3, 1])
         >>> net.parameter_count, net(torch.zeros(5, 7, dtype=torch.float64)).shape
         (40, torch.Size([5]))
     """
@@ -227,8 +228,10 @@ class Surrogate(nn.Module):
             ValueError: More than one output, or layers that do not fit.
 
         Example:
+            >>> import torch
+            >>> from sobolev_lib.network.surrogate import nn
             >>> layers = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
-            >>> net, x = Surrogate.from_torch(layers), torch.ones(3, 2)
+            >>> net, x = sl.Surrogate.from_torch(layers), torch.ones(3, 2)
             >>> net.widths, torch.equal(net(x), layers(x)[:, 0])
             ([2, 8, 1], True)
         """

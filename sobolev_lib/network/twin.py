@@ -220,9 +220,10 @@ def value_gradient_hvp(
     Example:
         For :math:`y = \sin(2u)`, the gradient is :math:`2\cos 2u` and the second derivative :math:`-4 \sin 2u`.
 
-        >>> from sobolev_lib.network.activations import ACTIVATIONS
+        >>> import torch
+        >>> from sobolev_lib.network.twin import value_gradient_hvp
         >>> one = torch.ones(1, 1, dtype=torch.float64)
-        >>> y, g, h = value_gradient_hvp(ACTIVATIONS["sin"], [2 * one, one], [0 * one[0], 0 * one[0]], 0.25 * one,
+        >>> y, g, h = value_gradient_hvp(sl.ACTIVATIONS["sin"], [2 * one, one], [0 * one[0], 0 * one[0]], 0.25 * one,
         ...                              order=2, directions=one[None])
         >>> [round(t.item(), 4) for t in (y, g, h)]
         [0.4794, 1.7552, -1.9177]

@@ -41,7 +41,8 @@ def keep_most(scores: Sequence[Tensor], count: int | Sequence[int]) -> list[Tens
     Chapter 7, "What becomes of the others".
 
     Example:
-        >>> keep_most([torch.tensor([0.1, 3.0, 2.0])], 2)
+        >>> import torch
+        >>> sl.keep_most([torch.tensor([0.1, 3.0, 2.0])], 2)
         [tensor([1, 2])]
     """
     counts = [count] * len(scores) if isinstance(count, int) else list(count)
@@ -131,11 +132,9 @@ def midpoints(enclosure: Enclosure) -> list[Tensor]:
     Chapter 7, "What becomes of the others".
 
     Example:
-        >>> from sobolev_lib.enclosure.adjoints import enclose
-        >>> from sobolev_lib.enclosure.interval import Interval
-        >>> net = Surrogate([1, 1, 1], "relu")
+        >>> net = sl.Surrogate([1, 1, 1], "relu")
         >>> _ = net.weights[0].data.fill_(1.0)
-        >>> midpoints(enclose(net, Interval([-1.0], [3.0]), rounding="nearest"))
+        >>> sl.midpoints(sl.enclose(net, sl.Interval([-1.0], [3.0]), rounding="nearest"))
         [tensor([1.5000], dtype=torch.float64)]
     """
     return [mid(node).mean(0) for node in _check.instance("enclosure", enclosure, Enclosure).activations]
@@ -150,9 +149,10 @@ def means(net: Surrogate, x: Tensor) -> list[Tensor]:
     Chapter 7, "What becomes of the others".
 
     Example:
-        >>> net = Surrogate([1, 1, 1], "relu")
+        >>> import torch
+        >>> net = sl.Surrogate([1, 1, 1], "relu")
         >>> _ = net.weights[0].data.fill_(1.0)
-        >>> means(net, torch.tensor([[-1.0], [3.0]], dtype=torch.float64))
+        >>> sl.means(net, torch.tensor([[-1.0], [3.0]], dtype=torch.float64))
         [tensor([1.5000], dtype=torch.float64)]
     """
     return [a.mean(0) for a in hidden_activations(net, x)]
@@ -196,10 +196,11 @@ def cut(
     Example:
         A node that is constant over the samples can be removed without any change.
 
-        >>> net = Surrogate([1, 2, 1])
+        >>> import torch
+        >>> net = sl.Surrogate([1, 2, 1])
         >>> _ = net.weights[0].data[1].zero_()
         >>> x = torch.linspace(-1, 1, 9, dtype=torch.float64).reshape(-1, 1)
-        >>> small = cut(net, [torch.tensor([0])], values=means(net, x))
+        >>> small = sl.cut(net, [torch.tensor([0])], values=sl.means(net, x))
         >>> small.widths, torch.allclose(small(x), net(x))
         ([1, 1, 1], True)
     """
@@ -255,8 +256,9 @@ def cut_inputs(net: Surrogate, kept: Tensor, *, x: Tensor | None = None, values:
     Chapter 7, "Inputs and layers".
 
     Example:
-        >>> net = Surrogate([2, 3, 1])
-        >>> small = cut_inputs(net, torch.tensor([1]), values=torch.tensor([5.0, 0.0]))
+        >>> import torch
+        >>> net = sl.Surrogate([2, 3, 1])
+        >>> small = sl.cut_inputs(net, torch.tensor([1]), values=torch.tensor([5.0, 0.0]))
         >>> at = torch.tensor([[5.0, 2.0]], dtype=torch.float64)
         >>> small.widths, torch.allclose(small(at[:, 1:]), net(at))
         ([1, 3, 1], True)
@@ -300,11 +302,12 @@ def remove_layers(net: Surrogate, layers: Sequence[int], x: Tensor) -> Surrogate
     Example:
         A ReLU layer is affine, here the identity, where its inputs are positive.
 
-        >>> net = Surrogate([1, 1, 1, 1], "relu")
+        >>> import torch
+        >>> net = sl.Surrogate([1, 1, 1, 1], "relu")
         >>> for weight in net.weights:
         ...     _ = weight.data.fill_(1.0)
         >>> x = torch.linspace(1, 2, 9, dtype=torch.float64).reshape(-1, 1)
-        >>> small = remove_layers(net, [1], x)
+        >>> small = sl.remove_layers(net, [1], x)
         >>> small.widths, torch.allclose(small(x), net(x))
         ([1, 1, 1], True)
     """
@@ -392,10 +395,11 @@ def affine_layers(net: Surrogate, x: Tensor, count: int) -> list[int]:
     Chapter 7, "Layers, with a bound".
 
     Example:
-        >>> net = Surrogate([2, 3, 3, 1])
+        >>> import torch
+        >>> net = sl.Surrogate([2, 3, 3, 1])
         >>> net.weights[1].data.mul_(1e-3).shape  # the second layer sees hardly any change, so it is affine
         torch.Size([3, 3])
-        >>> affine_layers(net, torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), 1)
+        >>> sl.affine_layers(net, sl.gaussian(seed=0)(0, 50, 2), 1)
         [1]
     """
     count = _check.count("count", count, most=len(net.weights) - 1)

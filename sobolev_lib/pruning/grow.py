@@ -49,13 +49,14 @@ def grow(
 
     The curve of a network with one node needs one node.
 
+    >>> import torch
     >>> from types import SimpleNamespace
     >>> generator = torch.Generator().manual_seed(0)
     >>> x = torch.randn(512, 1, dtype=torch.float64, generator=generator)
-    >>> net = Surrogate([1, 1, 1], "tanh", gain=1.0)
+    >>> net = sl.Surrogate([1, 1, 1], "tanh", gain=1.0)
     >>> noise = 0.1 * torch.randn(512, dtype=x.dtype, generator=generator)
     >>> samples = SimpleNamespace(x=x, value=net(x).detach() + noise, gradient=None, hvp=None, directions=None)
-    >>> grown, path = grow(net, samples, hidden=1)
+    >>> grown, path = sl.grow(net, samples, hidden=1)
     >>> grown.widths
     [1, 1, 1]
     """

@@ -78,10 +78,10 @@ def linearise(
     Example:
         Over [1, 3] a ReLU is the identity, so that nothing is lost.
 
-        >>> net = Surrogate([1, 1, 1], "relu")
+        >>> net = sl.Surrogate([1, 1, 1], "relu")
         >>> net.weights[0].data.fill_(1.0).item(), net.weights[1].data.fill_(5.0).item()
         (1.0, 5.0)
-        >>> result = linearise(net, 0, Interval([1.0], [3.0]))
+        >>> result = sl.linearise(net, 0, sl.Interval([1.0], [3.0]))
         >>> result.net.widths, round(result.slope.item(), 6), result.bound.item() < 1e-9
         ([1, 1], 1.0, True)
     """

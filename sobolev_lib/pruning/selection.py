@@ -56,10 +56,11 @@ def keep_predictive(
     Example:
         Of two equal nodes and a different one, two are kept that differ.
 
-        >>> net = Surrogate([1, 3, 1])
+        >>> import torch
+        >>> net = sl.Surrogate([1, 3, 1])
         >>> net.weights[0].data = torch.tensor([[2.0], [2.0], [-0.5]], dtype=torch.float64)
         >>> net.weights[1].data = torch.tensor([[1.0, 1.0, 0.1]], dtype=torch.float64)
-        >>> keep_predictive(net, torch.linspace(-1, 1, 9, dtype=torch.float64).reshape(-1, 1), 2)
+        >>> sl.keep_predictive(net, torch.linspace(-1, 1, 9, dtype=torch.float64).reshape(-1, 1), 2)
         [tensor([0, 2])]
     """
     _check.instance("net", net, Surrogate)

@@ -72,15 +72,16 @@ def shrink(
     Example:
         A network whose second node is a copy of the first loses it, since one node can do the work of both.
 
+        >>> import torch
         >>> from types import SimpleNamespace
         >>> generator = torch.Generator().manual_seed(1)
         >>> x = torch.randn(512, 1, dtype=torch.float64, generator=generator)
-        >>> net = Surrogate([1, 2, 1], "tanh", gain=1.0, generator=torch.Generator().manual_seed(0))
+        >>> net = sl.Surrogate([1, 2, 1], "tanh", gain=1.0, generator=torch.Generator().manual_seed(0))
         >>> _ = net.weights[0].data.fill_(1.0)
         >>> noise = 0.1 * torch.randn(512, dtype=x.dtype, generator=generator)
         >>> value = net(x).detach() + noise
         >>> samples = SimpleNamespace(x=x, value=value, gradient=None, hvp=None, directions=None)
-        >>> small, path = shrink(net, samples)
+        >>> small, path = sl.shrink(net, samples)
         >>> small.widths
         [1, 1, 1]
     """

@@ -36,9 +36,8 @@ class BasketCase:
 
     Chapter 9, "The experiment in small".
 
-    >>> from sobolev_lib.simulation.noise import sobol
-    >>> case = basket_case(dim=2)
-    >>> case.inputs(16, sobol(seed=0)).shape, case.test_inputs().shape
+    >>> case = sl.basket_case(dim=2)
+    >>> case.inputs(16, sl.sobol(seed=0)).shape, case.test_inputs().shape
     (torch.Size([16, 2]), torch.Size([4096, 2]))
     """
 
@@ -134,7 +133,7 @@ def basket_case(
     Source: Kichler, Afghan, Naumann, "Towards Sobolev Pruning" (2024), section 5. Chapter 9, "The experiment in
     small".
 
-    >>> case = basket_case()
+    >>> case = sl.basket_case()
     >>> round(case.reference([[1.0] * 7]).price.item(), 6)
     0.039559
     """

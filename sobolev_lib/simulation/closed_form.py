@@ -31,7 +31,7 @@ class Greeks:
 
     Chapter 9, "What a wrong delta costs".
 
-    >>> greeks = bachelier([1.0, 9.0], strike=1.0, volatility=0.2, maturity=1.0)
+    >>> greeks = sl.bachelier([1.0, 9.0], strike=1.0, volatility=0.2, maturity=1.0)
     >>> greeks.delta  # at the strike, and far above it
     tensor([0.5000, 1.0000], dtype=torch.float64)
     """
@@ -71,7 +71,7 @@ def bachelier(spot, *, strike, volatility, maturity, kind: str = "call") -> Gree
 
     Source: Bachelier (1900). Chapter 2, "No bias: integrate the last step".
 
-    >>> round(bachelier(1.0, strike=1.0, volatility=0.2, maturity=1.0).price.item(), 7)  # 0.2 / sqrt(2 pi)
+    >>> round(sl.bachelier(1.0, strike=1.0, volatility=0.2, maturity=1.0).price.item(), 7)  # 0.2 / sqrt(2 pi)
     0.0797885
     """
     spot, strike, volatility, maturity = _arguments(
@@ -122,7 +122,7 @@ def black_scholes(spot, *, strike, volatility, maturity, rate=0.0, kind: str = "
 
     Source: Black and Scholes (1973). Chapter 2.
 
-    >>> round(black_scholes(1.0, strike=1.0, volatility=0.2, maturity=1.0).price.item(), 7)  # 2 Phi(0.1) - 1
+    >>> round(sl.black_scholes(1.0, strike=1.0, volatility=0.2, maturity=1.0).price.item(), 7)  # 2 Phi(0.1) - 1
     0.0796557
     """
     spot, strike, volatility, maturity, rate = _arguments(
@@ -195,7 +195,7 @@ def heston(
     Tistaert, "The little Heston trap", Wilmott (2007). Chapter 1, "Your own equation, and where the theorem ends".
 
     >>> terms = dict(mean_reversion=1.0, long_variance=0.04, vol_of_variance=1e-6, spot_variance_correlation=0.0)
-    >>> round(heston(1.0, strike=1.0, variance=0.04, maturity=1.0, **terms).price.item(), 7)  # Black-Scholes at 0.2
+    >>> round(sl.heston(1.0, strike=1.0, variance=0.04, maturity=1.0, **terms).price.item(), 7)  # Black-Scholes at 0.2
     0.0796557
     """
     given = {"spot": spot, "strike": strike, "variance": variance, "maturity": maturity, "rate": rate}

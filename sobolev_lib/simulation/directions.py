@@ -35,7 +35,7 @@ def axes(dim: int, which=None) -> Tensor:
     Chapter 8, "Which directions".
 
     Example:
-        >>> axes(3, [2, 0])
+        >>> sl.directions.axes(3, [2, 0])
         tensor([[0., 0., 1.],
                 [1., 0., 0.]], dtype=torch.float64)
     """
@@ -61,7 +61,7 @@ def along(vector) -> Tensor:
     Chapter 8, "Which directions".
 
     Example:
-        >>> along([3.0, 4.0])
+        >>> sl.directions.along([3.0, 4.0])
         tensor([[0.6000, 0.8000]], dtype=torch.float64)
     """
     vector = _check.tensor("vector", vector, shape=("d",), dtype=torch.float64)
@@ -98,8 +98,7 @@ def uniform(count: int, dim: int, *, noise: Noise, start: int = 0, each: int = 1
     Example:
         In one dimension there are two unit vectors.
 
-        >>> from sobolev_lib.simulation.noise import gaussian
-        >>> uniform(100, 1, noise=gaussian(seed=1)).unique()
+        >>> sl.directions.uniform(100, 1, noise=sl.gaussian(seed=1)).unique()
         tensor([-1.,  1.], dtype=torch.float64)
     """
     count, dim = _check.count("count", count), _check.count("dim", dim)
@@ -140,8 +139,9 @@ def principal(gradients: Tensor, count: int | None = None, *, share: float = 0.9
     Example:
         Gradients of a function of :math:`3 x_1 + 4 x_2` have one component.
 
+        >>> import torch
         >>> gradients = torch.linspace(-1, 2, 5, dtype=torch.float64).outer(torch.tensor([3.0, 4.0]).double())
-        >>> principal(gradients)
+        >>> sl.directions.principal(gradients)
         tensor([[0.6000, 0.8000]], dtype=torch.float64)
     """
     gradients = _check.tensor("gradients", gradients, shape=("n", "d"), dtype=torch.float64)

@@ -92,10 +92,8 @@ def label(
     Source: Glasserman (2003), chapter 7; Giles and Glasserman, "Smoking adjoints", Risk (2006). Chapter 3, "Reverse
     mode: remember, then sweep back".
 
-    >>> from sobolev_lib.simulation.models import Bachelier
-    >>> from sobolev_lib.simulation.noise import gaussian
-    >>> from sobolev_lib.simulation.payoffs import Call
-    >>> s = label(Bachelier(volatility=0.2), Call(strike=-9.0), [[1.0]], horizon=1.0, noise=gaussian(seed=0))
+    >>> model, payoff = sl.Bachelier(volatility=0.2), sl.Call(strike=-9.0)
+    >>> s = sl.label(model, payoff, [[1.0]], horizon=1.0, noise=sl.gaussian(seed=0))
     >>> s.value, s.gradient  # never out of the money: the value is x - strike
     (tensor([10.], dtype=torch.float64), tensor([[1.]], dtype=torch.float64))
     """

@@ -77,7 +77,7 @@ class Bachelier:
 
     Source: Bachelier, "Theorie de la speculation" (1900). Chapter 1, "Several assets that move together".
 
-    >>> model = Bachelier(volatility=[0.2, 0.1], correlation=[[1.0, 0.5], [0.5, 1.0]])
+    >>> model = sl.Bachelier(volatility=[0.2, 0.1], correlation=[[1.0, 0.5], [0.5, 1.0]])
     >>> round((model.cholesky @ model.cholesky.T)[0, 1].item(), 12)
     0.01
     """
@@ -142,7 +142,8 @@ class BlackScholes:
     Source: Black and Scholes, "The pricing of options and corporate liabilities" (1973). Chapter 1, "A stochastic
     differential equation".
 
-    >>> model = BlackScholes(volatility=0.2, rate=0.05)
+    >>> import torch
+    >>> model = sl.BlackScholes(volatility=0.2, rate=0.05)
     >>> x = torch.ones(1, 1, dtype=torch.float64)
     >>> round(model.transition(x, 1.0, 0 * x).log().item(), 12)  # r - v^2 / 2
     0.03
@@ -223,7 +224,8 @@ class Heston:
     Source: Heston, "A closed-form solution for options with stochastic volatility", RFS 6 (1993). Chapter 1, "Your
     own equation, and where the theorem ends".
 
-    >>> model = Heston(mean_reversion=1.5, long_variance=0.04, vol_of_variance=0.3, spot_variance_correlation=-0.7)
+    >>> import torch
+    >>> model = sl.Heston(mean_reversion=1.5, long_variance=0.04, vol_of_variance=0.3, spot_variance_correlation=-0.7)
     >>> x = torch.tensor([[1.0, 0.09]], dtype=torch.float64)
     >>> [round(c, 9) for c in model.drift(0.0, x)[0].tolist()]  # kappa (theta - v)
     [0.0, -0.075]

@@ -122,7 +122,7 @@ def gaussian(seed: int = 0, *, skip: int = 0) -> Gaussian:
     generation" (2014); Brown, "Random number generation with arbitrary strides" (1994) for the jump. Chapter 1,
     "Brownian motion".
 
-    >>> noise = gaussian(seed=7)
+    >>> noise = sl.gaussian(seed=7)
     >>> bool((noise(0, 10, 3)[4:6] == noise(4, 2, 3)).all())
     True
     """
@@ -160,7 +160,7 @@ def sobol(seed: int = 0, *, skip: int = 0) -> Sobol:
     hash-based Owen scrambling", Journal of Computer Graphics Techniques 9 (2020), for the shuffle. Chapter 1,
     "Sobol' points".
 
-    >>> z = sobol(seed=0)(0, 1024, 1)
+    >>> z = sl.sobol(seed=0)(0, 1024, 1)
     >>> int((z < 0).sum())  # of 1024 points exactly half lie below the median
     512
     """
@@ -188,7 +188,7 @@ def antithetic(noise: Noise) -> Antithetic:
     Source: Glasserman, "Monte Carlo Methods in Financial Engineering" (2003), section 4.2. Chapter 1, "Antithetic
     pairs".
 
-    >>> first, second = antithetic(gaussian(seed=0))(0, 2, 3)
+    >>> first, second = sl.antithetic(sl.gaussian(seed=0))(0, 2, 3)
     >>> bool((first == -second).all())
     True
     """
@@ -200,6 +200,8 @@ def antithetic(noise: Noise) -> Antithetic:
 def normal_pdf(x: Tensor) -> Tensor:
     """Density of the standard normal distribution.
 
+    >>> import torch
+    >>> from sobolev_lib.simulation.noise import normal_pdf
     >>> round(float(normal_pdf(torch.tensor(0.0, dtype=torch.float64))), 6)
     0.398942
     """
@@ -211,6 +213,8 @@ def normal_cdf(x: Tensor) -> Tensor:
 
     ``torch.special.ndtr`` is 0 below -8.3 in float64; the complementary error function is not.
 
+    >>> import torch
+    >>> from sobolev_lib.simulation.noise import normal_cdf
     >>> f"{float(normal_cdf(torch.tensor(-20.0, dtype=torch.float64))):.6e}"
     '2.753624e-89'
     """

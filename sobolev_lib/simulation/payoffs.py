@@ -52,7 +52,8 @@ class Sigmoid:
 
     Source: Kichler, Afghan, Naumann, "Towards Sobolev Pruning" (2024). Chapter 2, "Rounding the kink".
 
-    >>> Sigmoid(width=0.1).step(torch.tensor(0.0)).item()
+    >>> import torch
+    >>> sl.Sigmoid(width=0.1).step(torch.tensor(0.0)).item()
     0.5
     """
 
@@ -86,7 +87,8 @@ class Softplus:
     Source: Chen and Mangasarian, "A class of smoothing functions for nonlinear and mixed complementarity problems",
     Computational Optimization and Applications 5 (1996). Chapter 2, "Rounding the kink".
 
-    >>> round(Softplus(width=0.1).ramp(torch.tensor(0.0)).item(), 6)  # width times log 2
+    >>> import torch
+    >>> round(sl.Softplus(width=0.1).ramp(torch.tensor(0.0)).item(), 6)  # width times log 2
     0.069315
     """
 
@@ -122,7 +124,8 @@ class Blend:
 
     Chapter 2, "The bias to leading order".
 
-    >>> round(Blend(width=0.1).ramp(torch.tensor(0.0)).item(), 6)  # width times log(2) / 2
+    >>> import torch
+    >>> round(sl.Blend(width=0.1).ramp(torch.tensor(0.0)).item(), 6)  # width times log(2) / 2
     0.034657
     """
 
@@ -161,8 +164,9 @@ class LastStep:
     Source: Glasserman (2003), section 7.2.3; Asmussen and Glynn, "Stochastic Simulation" (2007), chapter V.4.
     Chapter 2, "No bias: integrate the last step".
 
+    >>> import torch
     >>> zero, one = torch.tensor(0.0), torch.tensor(1.0)
-    >>> round(LastStep().ramp(zero, one).item(), 6)
+    >>> round(sl.LastStep().ramp(zero, one).item(), 6)
     0.398942
     """
 
@@ -200,7 +204,7 @@ class Payoff:
 
     Chapter 2, "Why a kink breaks the second derivative, and a jump the first".
 
-    >>> payoff = Call(strike=1.0, smoothing=Blend(width=0.02))
+    >>> payoff = sl.Call(strike=1.0, smoothing=sl.Blend(width=0.02))
     >>> payoff.kind, payoff.smooth_order
     ('call', 2)
     """
@@ -277,7 +281,8 @@ def Call(*, strike: float, weights=None, smoothing: Smoothing | None = None) -> 
 
     Chapter 2, "Why a kink breaks the second derivative, and a jump the first".
 
-    >>> Call(strike=1.0, weights=[0.5, 0.5])(torch.tensor([[1.0, 2.0]], dtype=torch.float64)).item()
+    >>> import torch
+    >>> sl.Call(strike=1.0, weights=[0.5, 0.5])(torch.tensor([[1.0, 2.0]], dtype=torch.float64)).item()
     0.5
     """
     return _payoff("call", strike, weights, smoothing)
@@ -288,7 +293,8 @@ def Put(*, strike: float, weights=None, smoothing: Smoothing | None = None) -> P
 
     The kink is that of a call: Chapter 2, "Rounding the kink".
 
-    >>> Put(strike=2.0, weights=[0.5, 0.5])(torch.tensor([[1.0, 2.0]], dtype=torch.float64)).item()
+    >>> import torch
+    >>> sl.Put(strike=2.0, weights=[0.5, 0.5])(torch.tensor([[1.0, 2.0]], dtype=torch.float64)).item()
     0.5
     """
     return _payoff("put", strike, weights, smoothing)
@@ -301,7 +307,8 @@ def Digital(*, strike: float, weights=None, smoothing: Smoothing | None = None) 
 
     Its pathwise derivative is 0 almost everywhere: smooth it, or ask ``label`` for the likelihood ratio.
 
-    >>> Digital(strike=1.0, weights=[0.5, 0.5])(torch.tensor([[1.0, 2.0]], dtype=torch.float64)).item()
+    >>> import torch
+    >>> sl.Digital(strike=1.0, weights=[0.5, 0.5])(torch.tensor([[1.0, 2.0]], dtype=torch.float64)).item()
     1.0
     """
     return _payoff("digital", strike, weights, smoothing)
@@ -312,7 +319,8 @@ def Straddle(*, strike: float, weights=None, smoothing: Smoothing | None = None)
 
     The kink is that of a call: Chapter 2, "Rounding the kink".
 
-    >>> Straddle(strike=2.0, weights=[0.5, 0.5])(torch.tensor([[1.0, 2.0]], dtype=torch.float64)).item()
+    >>> import torch
+    >>> sl.Straddle(strike=2.0, weights=[0.5, 0.5])(torch.tensor([[1.0, 2.0]], dtype=torch.float64)).item()
     0.5
     """
     return _payoff("straddle", strike, weights, smoothing)
@@ -341,7 +349,8 @@ def Asian(*, strike: float, dates: int, weights=None, smoothing: Smoothing | Non
 
     The kink is that of a call: Chapter 2, "Rounding the kink".
 
-    >>> Asian(strike=1.0, dates=2)(torch.tensor([[[1.0], [2.0]]], dtype=torch.float64)).item()
+    >>> import torch
+    >>> sl.Asian(strike=1.0, dates=2)(torch.tensor([[[1.0], [2.0]]], dtype=torch.float64)).item()
     0.5
     """
     return _payoff(_check.choice("kind", kind, _PROFILES), strike, weights, smoothing, _check.count("dates", dates))

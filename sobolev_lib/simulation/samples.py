@@ -36,7 +36,7 @@ class Samples:
 
     Chapter 3, "Reverse mode: remember, then sweep back".
 
-    >>> samples = Samples(x=[[1.0], [2.0], [3.0]], value=[1.0, 4.0, 9.0], gradient=[[2.0], [4.0], [6.0]])
+    >>> samples = sl.Samples(x=[[1.0], [2.0], [3.0]], value=[1.0, 4.0, 9.0], gradient=[[2.0], [4.0], [6.0]])
     >>> len(samples), samples[samples.value > 2].gradient.tolist(), samples.hvp
     (3, [[4.0], [6.0]], None)
     """
@@ -98,7 +98,7 @@ class Samples:
     def __getitem__(self, rows) -> "Samples":
         """The samples of the given rows: a slice, which shares their memory, a mask or indices, which copy them.
 
-        >>> samples = Samples(x=[[1.0], [2.0], [3.0]], value=[1.0, 4.0, 9.0])
+        >>> samples = sl.Samples(x=[[1.0], [2.0], [3.0]], value=[1.0, 4.0, 9.0])
         >>> len(samples[1:]), samples[samples.x[:, 0] < 2.5].value.tolist(), samples[[2, 0]].value.tolist()
         (2, [1.0, 4.0], [9.0, 1.0])
         """
@@ -119,7 +119,7 @@ class Samples:
 
         >>> import torch
         >>> x = torch.zeros(5, 1)
-        >>> [len(part) for part in Samples(x, x[:, 0]).split(4)]
+        >>> [len(part) for part in sl.Samples(x, x[:, 0]).split(4)]
         [4, 1]
         """
         count = _check.count("count", count, most=len(self) - 1)
@@ -173,8 +173,8 @@ def concatenate(samples: Iterable[Samples]) -> Samples:
 
     Chapter 3, "Reverse mode: remember, then sweep back".
 
-    >>> one = Samples(x=[[1.0]], value=[1.0])
-    >>> concatenate([one, one]).value.tolist()
+    >>> one = sl.Samples(x=[[1.0]], value=[1.0])
+    >>> sl.concatenate([one, one]).value.tolist()
     [1.0, 1.0]
     """
     parts = [_check.instance(f"samples[{i}]", part, Samples) for i, part in enumerate(samples)]

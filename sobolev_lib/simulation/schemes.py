@@ -49,9 +49,9 @@ class Exact:
 
     Chapter 1, "The orders, measured".
 
-    >>> from sobolev_lib.simulation.models import Bachelier
+    >>> import torch
     >>> x, z = torch.ones(1, 1, dtype=torch.float64), torch.full((1, 1), 2.0, dtype=torch.float64)
-    >>> Exact().step(Bachelier(volatility=0.25), 0.0, x, 1.0, z).item()
+    >>> sl.Exact().step(sl.Bachelier(volatility=0.25), 0.0, x, 1.0, z).item()
     1.5
     """
 
@@ -85,9 +85,9 @@ class EulerMaruyama:
 
     Chapter 1, "A stochastic differential equation".
 
-    >>> from sobolev_lib.simulation.models import BlackScholes
+    >>> import torch
     >>> x, z = torch.ones(1, 1, dtype=torch.float64), torch.full((1, 1), 2.0, dtype=torch.float64)
-    >>> EulerMaruyama().step(BlackScholes(volatility=0.25), 0.0, x, 1.0, z).item()
+    >>> sl.EulerMaruyama().step(sl.BlackScholes(volatility=0.25), 0.0, x, 1.0, z).item()
     1.5
     """
 
@@ -129,9 +129,9 @@ class Milstein:
 
     Chapter 1, "A stochastic differential equation".
 
-    >>> from sobolev_lib.simulation.models import BlackScholes
+    >>> import torch
     >>> x, z = torch.ones(1, 1, dtype=torch.float64), torch.full((1, 1), 2.0, dtype=torch.float64)
-    >>> Milstein().step(BlackScholes(volatility=0.25), 0.0, x, 1.0, z).item()  # 1.5 + v^2 (4 - 1) / 2
+    >>> sl.Milstein().step(sl.BlackScholes(volatility=0.25), 0.0, x, 1.0, z).item()  # 1.5 + v^2 (4 - 1) / 2
     1.59375
     """
 
@@ -184,10 +184,10 @@ class FullTruncation:
 
     Chapter 1, "Your own equation, and where the theorem ends".
 
-    >>> from sobolev_lib.simulation.models import Heston
-    >>> model = Heston(mean_reversion=1.0, long_variance=0.5, vol_of_variance=1.0, spot_variance_correlation=0.0)
+    >>> import torch
+    >>> model = sl.Heston(mean_reversion=1.0, long_variance=0.5, vol_of_variance=1.0, spot_variance_correlation=0.0)
     >>> x = torch.tensor([[1.0, -0.25]], dtype=torch.float64)
-    >>> FullTruncation().step(model, 0.0, x, 0.5, torch.ones_like(x)).tolist()  # v + kappa theta h
+    >>> sl.FullTruncation().step(model, 0.0, x, 0.5, torch.ones_like(x)).tolist()  # v + kappa theta h
     [[1.0, 0.0]]
     """
 
@@ -251,8 +251,7 @@ def simulate(
 
     Source: Kloeden and Platen (1992). Chapter 1, "A stochastic differential equation".
 
-    >>> from sobolev_lib.simulation.models import Bachelier
-    >>> simulate(Bachelier(volatility=0.2), [[1.0]], horizon=4.0, normals=[[0.5]])
+    >>> sl.simulate(sl.Bachelier(volatility=0.2), [[1.0]], horizon=4.0, normals=[[0.5]])
     tensor([[1.2000]], dtype=torch.float64)
     """
     with torch.inference_mode(False):  # Milstein's scheme differentiates
