@@ -28,7 +28,7 @@ PALETTE = {
 def use_style() -> None:
     """Set the book's figure style: white ground (also in dark mode), no frames, direct labels instead of legends.
 
-    >>> from sobolev_lib.plotting import mpl
+    >>> import matplotlib as mpl
     >>> sl.use_style()
     >>> mpl.rcParams["figure.facecolor"]
     'white'
@@ -72,7 +72,7 @@ def draw_network(
 
     Chapter 0, "The method and its result".
 
-    >>> from sobolev_lib.plotting import plt
+    >>> import matplotlib.pyplot as plt
     >>> fig, axes = plt.subplots()
     >>> sl.draw_network(axes, [2, 3, 1])
     >>> len(axes.collections)  # the lines, and a column of nodes for each layer
@@ -114,7 +114,7 @@ def draw_path(axes: Axes, path, *, colour: str = PALETTE["good"]) -> None:
 
     Chapter 9, "How small can it get?".
 
-    >>> from sobolev_lib.plotting import plt
+    >>> import matplotlib.pyplot as plt
     >>> from types import SimpleNamespace
     >>> trial = SimpleNamespace(parameters=40, excess=1e-6, error=1e-6, accepted=True)
     >>> fig, axes = plt.subplots()

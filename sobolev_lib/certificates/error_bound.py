@@ -75,10 +75,10 @@ def error_bound(
     Example:
         A network of one softplus, and the same with a slope that is off by 0.01.
 
-        >>> right, wrong = Surrogate([1, 1, 1], "softplus"), Surrogate([1, 1, 1], "softplus")
+        >>> right, wrong = sl.Surrogate([1, 1, 1], "softplus"), sl.Surrogate([1, 1, 1], "softplus")
         >>> for net, slope in ((right, 1.0), (wrong, 1.01)):
         ...     _ = net.weights[0].data.fill_(1.0), net.weights[1].data.fill_(slope)
-        >>> error = error_bound(wrong, right, Interval([-1.0], [1.0])).value
+        >>> error = sl.error_bound(wrong, right, sl.Interval([-1.0], [1.0])).value
         >>> round(error.seen, 4), error.seen <= error.bound <= 1.05 * error.seen
         (0.0131, True)
     """

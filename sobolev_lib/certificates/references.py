@@ -50,9 +50,9 @@ class Reference:
     Example:
         The square of a sum, with its derivatives, written with the functions of ``sl.interval``.
 
-        >>> from sobolev_lib.enclosure.interval import sqr
-        >>> square = Reference([1.0, 1.0], sqr, lambda t: add(t, t), lambda t: point(2.0 + 0 * t.lo))
-        >>> square.value(Interval([1.0], [2.0]))
+        >>> iv = sl.interval
+        >>> square = sl.Reference([1.0, 1.0], iv.sqr, lambda t: iv.add(t, t), lambda t: iv.point(2.0 + 0 * t.lo))
+        >>> square.value(sl.Interval([1.0], [2.0]))
         Interval([1, 4])
     """
 
@@ -94,8 +94,8 @@ def bachelier_reference(weights, *, strike: float, volatility: float, maturity: 
     Chapter 10.
 
     Example:
-        >>> call = bachelier_reference([1.0], strike=1.0, volatility=0.2, maturity=1.0)
-        >>> call.value(point([1.0]))
+        >>> call = sl.bachelier_reference([1.0], strike=1.0, volatility=0.2, maturity=1.0)
+        >>> call.value(sl.interval.point([1.0]))
         Interval([0.0797885, 0.0797885])
     """
     _check.choice("kind", kind, ("call", "put"))
@@ -140,8 +140,8 @@ def black_scholes_reference(
     Chapter 10.
 
     Example:
-        >>> call = black_scholes_reference([1.0], strike=1.0, volatility=0.2, maturity=1.0)
-        >>> call.value(point([1.0]))
+        >>> call = sl.black_scholes_reference([1.0], strike=1.0, volatility=0.2, maturity=1.0)
+        >>> call.value(sl.interval.point([1.0]))
         Interval([0.0796557, 0.0796557])
     """
     _check.choice("kind", kind, ("call", "put"))

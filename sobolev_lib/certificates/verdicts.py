@@ -41,9 +41,9 @@ class Verdict:
     Chapter 6, "Certified statements".
 
     Example:
-        >>> net = Surrogate([1, 1])
+        >>> net = sl.Surrogate([1, 1])
         >>> _ = net.weights[0].data.fill_(1.0)
-        >>> verdict = is_non_negative(net, Interval([-1.0], [2.0]))
+        >>> verdict = sl.is_non_negative(net, sl.Interval([-1.0], [2.0]))
         >>> verdict.answer, round(verdict.violation, 6), bool(net(verdict.witness[None]) < 0)
         ('no', 1.0, True)
     """
@@ -70,9 +70,9 @@ class Bounds:
     Chapter 6, "Certified statements".
 
     Example:
-        >>> net = Surrogate([1, 1])
+        >>> net = sl.Surrogate([1, 1])
         >>> _ = net.weights[0].data.fill_(1.0)
-        >>> found = bounds(net, Interval([1.0], [2.0]))
+        >>> found = sl.bounds(net, sl.Interval([1.0], [2.0]))
         >>> found.value, found.gradient, found.hessian
         (Interval([1, 2]), Interval([1, 1]), None)
     """
@@ -104,10 +104,10 @@ def bounds(
     Chapter 6, "Certified statements".
 
     Example:
-        >>> net = Surrogate([1, 1])
+        >>> net = sl.Surrogate([1, 1])
         >>> net.weights[0].data.fill_(2.0).item()
         2.0
-        >>> bounds(net, Interval([1.0], [2.0])).value
+        >>> sl.bounds(net, sl.Interval([1.0], [2.0])).value
         Interval([2, 4])
     """
     _check.count("order", order, most=2)
@@ -153,9 +153,10 @@ def lipschitz(
     Chapter 6, "Certified statements".
 
     Example:
-        >>> net = Surrogate([2, 1])
+        >>> import torch
+        >>> net = sl.Surrogate([2, 1])
         >>> net.weights[0].data = torch.tensor([[3.0, -4.0]], dtype=torch.float64)
-        >>> round(lipschitz(net, Interval([0.0, 0.0], [1.0, 1.0])).item(), 9)
+        >>> round(sl.lipschitz(net, sl.Interval([0.0, 0.0], [1.0, 1.0])).item(), 9)
         5.0
     """
     _check.choice("norm", norm, (1, 2, float("inf")))
@@ -200,11 +201,11 @@ def is_non_negative(net: Surrogate, box: Interval, *, tolerance: float = 0.0, ce
     Chapter 6, "Certified statements".
 
     Example:
-        >>> net = Surrogate([1, 1])
+        >>> net = sl.Surrogate([1, 1])
         >>> net.weights[0].data.fill_(1.0).item()
         1.0
-        >>> is_non_negative(net, Interval([1.0], [2.0])).answer, is_non_negative(net, Interval([-1.0], [2.0])).answer
-        ('yes', 'no')
+        >>> [sl.is_non_negative(net, sl.Interval([low], [2.0])).answer for low in (1.0, -1.0)]
+        ['yes', 'no']
     """
     return _decide(difference(net, checked_box(net, box), "value", None), neg, tolerance, cells)
 
@@ -224,10 +225,10 @@ def is_increasing(
     Chapter 6, "Certified statements".
 
     Example:
-        >>> net = Surrogate([1, 1])
+        >>> net = sl.Surrogate([1, 1])
         >>> _ = net.weights[0].data.fill_(1.0)
-        >>> is_increasing(net, Interval([0.0], [2.0])).answer, is_increasing(net, Interval([0.0], [2.0]), [-1.0]).answer
-        ('yes', 'no')
+        >>> [sl.is_increasing(net, sl.Interval([0.0], [2.0]), [way]).answer for way in (1.0, -1.0)]
+        ['yes', 'no']
     """
     box = checked_box(net, box)
     return _decide(difference(net, box, "gradient", checked_direction(net, direction)), neg, tolerance, cells)
@@ -252,12 +253,12 @@ def is_convex(
     Example:
         Softplus is convex, so the network is where its outgoing weight is positive.
 
-        >>> net = Surrogate([1, 1, 1], "softplus")
+        >>> net = sl.Surrogate([1, 1, 1], "softplus")
         >>> _ = net.weights[0].data.fill_(1.0), net.weights[1].data.fill_(1.0)
-        >>> is_convex(net, Interval([-1.0], [1.0])).answer
+        >>> sl.is_convex(net, sl.Interval([-1.0], [1.0])).answer
         'yes'
         >>> _ = net.weights[1].data.fill_(-1.0)
-        >>> is_convex(net, Interval([-1.0], [1.0])).answer
+        >>> sl.is_convex(net, sl.Interval([-1.0], [1.0])).answer
         'no'
     """
     box, direction = checked_box(net, box), checked_direction(net, direction)
@@ -317,11 +318,11 @@ def within(
     Example:
         A softplus lies between 0 and 1 below its input 0.5, and its slope between 0 and 1.
 
-        >>> net = Surrogate([1, 1, 1], "softplus")
+        >>> net = sl.Surrogate([1, 1, 1], "softplus")
         >>> _ = net.weights[0].data.fill_(1.0), net.weights[1].data.fill_(1.0)
-        >>> within(net, 0.0, 1.0, Interval([-1.0], [0.5])).answer
+        >>> sl.within(net, 0.0, 1.0, sl.Interval([-1.0], [0.5])).answer
         'yes'
-        >>> within(net, 0.0, 0.5, Interval([-1.0], [0.5]), of="gradient").answer
+        >>> sl.within(net, 0.0, 0.5, sl.Interval([-1.0], [0.5]), of="gradient").answer
         'no'
     """
     box, direction = checked_box(net, box), checked_direction(net, direction)

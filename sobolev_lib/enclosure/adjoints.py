@@ -56,8 +56,8 @@ class Split:
     Example:
         More pieces are narrower.
 
-        >>> net, box = Surrogate([2, 4, 1], gain=2.0), Interval([-1.0, -1.0], [1.0, 1.0])
-        >>> wide, cut = (enclose(net, box, domain=Split(pieces, "natural")).value for pieces in (1, 16))
+        >>> net, box = sl.Surrogate([2, 4, 1], gain=2.0), sl.Interval([-1.0, -1.0], [1.0, 1.0])
+        >>> wide, cut = (sl.enclose(net, box, domain=sl.Split(pieces, "natural")).value for pieces in (1, 16))
         >>> bool(cut.hi - cut.lo < wide.hi - wide.lo)
         True
     """
@@ -115,13 +115,14 @@ def enclose(
     Chapter 6, "Through a network".
 
     Example:
-        >>> net = Surrogate([1, 1], dtype=torch.float64)
+        >>> import torch
+        >>> net = sl.Surrogate([1, 1], dtype=torch.float64)
         >>> net.weights[0].data.fill_(3.0).item()
         3.0
-        >>> result = enclose(net, Interval([0.0], [2.0]), rounding="nearest")
+        >>> result = sl.enclose(net, sl.Interval([0.0], [2.0]), rounding="nearest")
         >>> result.value, result.gradient
         (Interval([0, 6]), Interval([3, 3]))
-        >>> enclose(net, Interval([0.0], [1.0]), rounding="nearest", within=result).value
+        >>> sl.enclose(net, sl.Interval([0.0], [1.0]), rounding="nearest", within=result).value
         Interval([0, 3])
     """
     outward = mode(rounding)

@@ -37,7 +37,8 @@ def affine(weight: Tensor, x: Interval, bias: Tensor | None = None, *, rounding:
     Chapter 5, "The library agrees".
 
     Example:
-        >>> affine(torch.tensor([[1.0, -2.0]]), Interval(torch.zeros(2), torch.ones(2)), rounding="nearest")
+        >>> import torch
+        >>> sl.affine(torch.tensor([[1.0, -2.0]]), sl.Interval(torch.zeros(2), torch.ones(2)), rounding="nearest")
         Interval([-2, 1])
     """
     weight = _check.tensor("weight", weight, shape=("out", "in"), detach=True)

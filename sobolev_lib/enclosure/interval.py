@@ -49,7 +49,7 @@ class Interval:
     Chapter 5, "Operations on sets".
 
     Example:
-        >>> Interval([0.0, -1.0], [1.0, 2.0])
+        >>> sl.Interval([0.0, -1.0], [1.0, 2.0])
         Interval([0, 1], [-1, 2])
     """
 
@@ -126,7 +126,7 @@ def point(x) -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> point([1.0, 2.0])
+    >>> sl.interval.point([1.0, 2.0])
     Interval([1, 1], [2, 2])
     """
     x = _check.tensor("x", x, copy=True, detach=True)
@@ -138,7 +138,8 @@ def ball(center, radius) -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> contains(ball(1.0, 0.5), torch.tensor([0.5, 1.6]))
+    >>> import torch
+    >>> sl.interval.contains(sl.interval.ball(1.0, 0.5), torch.tensor([0.5, 1.6]))
     tensor([ True, False])
     """
     center = _check.tensor("center", center, copy=True, detach=True)
@@ -155,7 +156,7 @@ def empty(*shape: int, dtype: torch.dtype = torch.float64) -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> empty(2)
+    >>> sl.interval.empty(2)
     Interval([nan, nan], [nan, nan])
     """
     nan = torch.full(shape, torch.nan, dtype=dtype)
@@ -167,7 +168,7 @@ def entire(*shape: int, dtype: torch.dtype = torch.float64) -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> entire(1)
+    >>> sl.interval.entire(1)
     Interval([-inf, inf])
     """
     infinity = torch.full(shape, torch.inf, dtype=dtype)
@@ -179,7 +180,7 @@ def is_empty(x: Interval) -> Tensor:
 
     Chapter 5, "Operations on sets".
 
-    >>> is_empty(intersection(point(1.0), point(2.0))).item()
+    >>> sl.interval.is_empty(sl.interval.intersection(sl.interval.point(1.0), sl.interval.point(2.0))).item()
     True
     """
     _check.instance("x", x, Interval)
@@ -191,7 +192,7 @@ def mid(x: Interval) -> Tensor:
 
     Chapter 5, "Operations on sets".
 
-    >>> mid(Interval(1.0, 4.0)).item()
+    >>> sl.interval.mid(sl.Interval(1.0, 4.0)).item()
     2.5
     """
     _check.instance("x", x, Interval)
@@ -207,7 +208,7 @@ def rad(x: Interval, *, rounding: str = "outward") -> Tensor:
 
     Chapter 5, "Operations on sets".
 
-    >>> rad(Interval(1.0, 4.0), rounding="nearest").item()
+    >>> sl.interval.rad(sl.Interval(1.0, 4.0), rounding="nearest").item()
     1.5
     """
     _check.instance("x", x, Interval)
@@ -220,7 +221,7 @@ def width(x: Interval, *, rounding: str = "outward") -> Tensor:
 
     Chapter 5, "Operations on sets".
 
-    >>> width(Interval(1.0, 4.0), rounding="nearest").item()
+    >>> sl.interval.width(sl.Interval(1.0, 4.0), rounding="nearest").item()
     3.0
     """
     _check.instance("x", x, Interval)
@@ -237,7 +238,7 @@ def mag(x: Interval) -> Tensor:
 
     Chapter 5, "Operations on sets".
 
-    >>> mag(Interval(-3.0, 1.0)).item()
+    >>> sl.interval.mag(sl.Interval(-3.0, 1.0)).item()
     3.0
     """
     _check.instance("x", x, Interval)
@@ -249,7 +250,7 @@ def mig(x: Interval) -> Tensor:
 
     Chapter 5, "Operations on sets".
 
-    >>> mig(Interval([-3.0, 1.0], [1.0, 4.0])).tolist()
+    >>> sl.interval.mig(sl.Interval([-3.0, 1.0], [1.0, 4.0])).tolist()
     [0.0, 1.0]
     """
     _check.instance("x", x, Interval)
@@ -261,7 +262,7 @@ def hull(x: Interval, y: Interval) -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> hull(Interval(0.0, 1.0), Interval(3.0, 4.0))
+    >>> sl.interval.hull(sl.Interval(0.0, 1.0), sl.Interval(3.0, 4.0))
     Interval([0, 4])
     """
     _check_two(x, y)
@@ -273,7 +274,7 @@ def intersection(x: Interval, y: Interval) -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> intersection(Interval(0.0, 2.0), Interval(1.0, 4.0))
+    >>> sl.interval.intersection(sl.Interval(0.0, 2.0), sl.Interval(1.0, 4.0))
     Interval([1, 2])
     """
     _check_two(x, y)
@@ -289,7 +290,7 @@ def subset(x: Interval, y: Interval) -> Tensor:
 
     Chapter 5, "Operations on sets".
 
-    >>> subset(Interval(0.0, 1.0), Interval(0.0, 2.0)).item()
+    >>> sl.interval.subset(sl.Interval(0.0, 1.0), sl.Interval(0.0, 2.0)).item()
     True
     """
     _check_two(x, y)
@@ -301,7 +302,8 @@ def contains(x: Interval, value) -> Tensor:
 
     Chapter 5, "Operations on sets".
 
-    >>> contains(Interval(0.0, 1.0), torch.tensor([0.5, 2.0]))
+    >>> import torch
+    >>> sl.interval.contains(sl.Interval(0.0, 1.0), torch.tensor([0.5, 2.0]))
     tensor([ True, False])
     """
     _check.instance("x", x, Interval)
@@ -322,7 +324,7 @@ def neg(x: Interval) -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> neg(Interval(-1.0, 2.0))
+    >>> sl.interval.neg(sl.Interval(-1.0, 2.0))
     Interval([-2, 1])
     """
     _check.instance("x", x, Interval)
@@ -334,7 +336,7 @@ def add(x: Interval, y: Interval, *, rounding: str = "outward") -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> add(point(1.0), Interval(0.0, 2.0), rounding="nearest")
+    >>> sl.interval.add(sl.interval.point(1.0), sl.Interval(0.0, 2.0), rounding="nearest")
     Interval([1, 3])
     """
     _check_two(x, y)
@@ -346,8 +348,8 @@ def sub(x: Interval, y: Interval, *, rounding: str = "outward") -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> x = Interval(0.0, 1.0)
-    >>> sub(x, x, rounding="nearest")
+    >>> x = sl.Interval(0.0, 1.0)
+    >>> sl.interval.sub(x, x, rounding="nearest")
     Interval([-1, 1])
     """
     _check_two(x, y)
@@ -359,7 +361,7 @@ def mul(x: Interval, y: Interval, *, rounding: str = "outward") -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> mul(Interval(-1.0, 2.0), Interval(-3.0, 1.0), rounding="nearest")
+    >>> sl.interval.mul(sl.Interval(-1.0, 2.0), sl.Interval(-3.0, 1.0), rounding="nearest")
     Interval([-6, 3])
     """
     _check_two(x, y)
@@ -401,7 +403,7 @@ def recip(x: Interval, *, rounding: str = "outward") -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> recip(Interval([2.0, 0.0], [4.0, 2.0]), rounding="nearest")
+    >>> sl.interval.recip(sl.Interval([2.0, 0.0], [4.0, 2.0]), rounding="nearest")
     Interval([0.25, 0.5], [0.5, inf])
     """
     _check.instance("x", x, Interval)
@@ -413,7 +415,7 @@ def div(x: Interval, y: Interval, *, rounding: str = "outward") -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> div(point(1.0), Interval([-1.0, 0.0, 1.0], [1.0, 2.0, 2.0]), rounding="nearest")
+    >>> sl.interval.div(sl.interval.point(1.0), sl.Interval([-1.0, 0.0, 1.0], [1.0, 2.0, 2.0]), rounding="nearest")
     Interval([-inf, inf], [0.5, inf], [0.5, 1])
     """
     _check_two(x, y)
@@ -434,7 +436,7 @@ def fma(x: Interval, y: Interval, z: Interval, *, rounding: str = "outward") -> 
 
     Chapter 5, "Operations on sets".
 
-    >>> fma(Interval(1.0, 2.0), point(3.0), point(1.0), rounding="nearest")
+    >>> sl.interval.fma(sl.Interval(1.0, 2.0), sl.interval.point(3.0), sl.interval.point(1.0), rounding="nearest")
     Interval([4, 7])
     """
     return add(mul(x, y, rounding=rounding), z, rounding=rounding)
@@ -445,7 +447,7 @@ def min(x: Interval, y: Interval) -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> min(Interval(0.0, 3.0), Interval(1.0, 2.0))
+    >>> sl.interval.min(sl.Interval(0.0, 3.0), sl.Interval(1.0, 2.0))
     Interval([0, 2])
     """
     _check_two(x, y)
@@ -457,7 +459,7 @@ def max(x: Interval, y: Interval) -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> max(Interval(0.0, 3.0), Interval(1.0, 2.0))
+    >>> sl.interval.max(sl.Interval(0.0, 3.0), sl.Interval(1.0, 2.0))
     Interval([1, 3])
     """
     _check_two(x, y)
@@ -469,7 +471,7 @@ def abs(x: Interval) -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> abs(Interval(-3.0, 1.0))
+    >>> sl.interval.abs(sl.Interval(-3.0, 1.0))
     Interval([0, 3])
     """
     _check.instance("x", x, Interval)
@@ -499,7 +501,8 @@ def exp(x: Interval, *, rounding: str = "outward") -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> exp(Interval(-torch.inf, 0.0), rounding="nearest")
+    >>> import torch
+    >>> sl.interval.exp(sl.Interval(-torch.inf, 0.0), rounding="nearest")
     Interval([0, 1])
     """
     return _increasing(torch.exp, x, rounding, "exp", 0.0, math.inf)
@@ -510,7 +513,8 @@ def expm1(x: Interval, *, rounding: str = "outward") -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> expm1(Interval(-torch.inf, 0.0))
+    >>> import torch
+    >>> sl.interval.expm1(sl.Interval(-torch.inf, 0.0))
     Interval([-1, 0])
     """
     return _increasing(torch.expm1, x, rounding, "expm1", -1.0, math.inf, 0.0)
@@ -521,7 +525,7 @@ def log(x: Interval, *, rounding: str = "outward") -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> log(Interval(-1.0, 1.0))
+    >>> sl.interval.log(sl.Interval(-1.0, 1.0))
     Interval([-inf, 0])
     """
     return _increasing(torch.log, _domain(x, 0.0, False), rounding, "log", -math.inf, math.inf, 1.0)
@@ -532,7 +536,7 @@ def log1p(x: Interval, *, rounding: str = "outward") -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> log1p(Interval(-2.0, 0.0))
+    >>> sl.interval.log1p(sl.Interval(-2.0, 0.0))
     Interval([-inf, 0])
     """
     return _increasing(torch.log1p, _domain(x, -1.0, False), rounding, "log1p", -math.inf, math.inf, 0.0)
@@ -543,7 +547,7 @@ def sqrt(x: Interval, *, rounding: str = "outward") -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> sqrt(Interval([-1.0, 4.0], [9.0, 9.0]), rounding="nearest")
+    >>> sl.interval.sqrt(sl.Interval([-1.0, 4.0], [9.0, 9.0]), rounding="nearest")
     Interval([0, 3], [2, 3])
     """
     return _increasing(torch.sqrt, _domain(x, 0.0, True), rounding, "exact", 0.0, math.inf, 0.0)
@@ -554,7 +558,8 @@ def tanh(x: Interval, *, rounding: str = "outward") -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> tanh(Interval(0.0, torch.inf))
+    >>> import torch
+    >>> sl.interval.tanh(sl.Interval(0.0, torch.inf))
     Interval([0, 1])
     """
     return _increasing(torch.tanh, x, rounding, "tanh", -1.0, 1.0, 0.0)
@@ -565,7 +570,7 @@ def atan(x: Interval, *, rounding: str = "outward") -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> atan(Interval(0.0, 1.0), rounding="nearest")
+    >>> sl.interval.atan(sl.Interval(0.0, 1.0), rounding="nearest")
     Interval([0, 0.785398])
     """
     return _increasing(torch.atan, x, rounding, "atan", -2.0, 2.0, 0.0)
@@ -576,7 +581,8 @@ def sigmoid(x: Interval, *, rounding: str = "outward") -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> sigmoid(Interval(-torch.inf, 0.0), rounding="nearest")
+    >>> import torch
+    >>> sl.interval.sigmoid(sl.Interval(-torch.inf, 0.0), rounding="nearest")
     Interval([0, 0.5])
     """
     return _increasing(torch.sigmoid, x, rounding, "sigmoid", 0.0, 1.0)
@@ -587,7 +593,8 @@ def softplus(x: Interval, *, rounding: str = "outward") -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> softplus(Interval(-torch.inf, 0.0), rounding="nearest")
+    >>> import torch
+    >>> sl.interval.softplus(sl.Interval(-torch.inf, 0.0), rounding="nearest")
     Interval([0, 0.693147])
     """
     zero = torch.zeros((), dtype=_check.instance("x", x, Interval).dtype)
@@ -599,7 +606,8 @@ def erf(x: Interval, *, rounding: str = "outward") -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> erf(Interval(0.0, torch.inf))
+    >>> import torch
+    >>> sl.interval.erf(sl.Interval(0.0, torch.inf))
     Interval([0, 1])
     """
     return _increasing(torch.erf, x, rounding, "erf", -1.0, 1.0, 0.0)
@@ -610,7 +618,8 @@ def erfc(x: Interval, *, rounding: str = "outward") -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> erfc(Interval(0.0, torch.inf), rounding="nearest")
+    >>> import torch
+    >>> sl.interval.erfc(sl.Interval(0.0, torch.inf), rounding="nearest")
     Interval([0, 1])
     """
     return _increasing(lambda z: torch.erfc(-z), neg(x), rounding, "erfc", 0.0, 2.0)
@@ -621,7 +630,8 @@ def normal_cdf(x: Interval, *, rounding: str = "outward") -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> normal_cdf(Interval(-torch.inf, 0.0), rounding="nearest")
+    >>> import torch
+    >>> sl.interval.normal_cdf(sl.Interval(-torch.inf, 0.0), rounding="nearest")
     Interval([0, 0.5])
     """
     result = erfc(neg(mul(x, _constant(_ROOT_HALF, x), rounding=rounding)), rounding=rounding)
@@ -633,7 +643,8 @@ def normal_pdf(x: Interval, *, rounding: str = "outward") -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> normal_pdf(Interval(-1.0, torch.inf), rounding="nearest")
+    >>> import torch
+    >>> sl.interval.normal_pdf(sl.Interval(-1.0, torch.inf), rounding="nearest")
     Interval([0, 0.398942])
     """
     square = sqr(x, rounding=rounding)
@@ -656,7 +667,7 @@ def sin(x: Interval, *, rounding: str = "outward") -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> sin(Interval([0.0, 1.0], [1.0, 2.0]), rounding="nearest")
+    >>> sl.interval.sin(sl.Interval([0.0, 1.0], [1.0, 2.0]), rounding="nearest")
     Interval([0, 0.841471], [0.841471, 1])
     """
     return _wave(torch.sin, torch.cos, x, mode(rounding), "sin")
@@ -667,7 +678,7 @@ def cos(x: Interval, *, rounding: str = "outward") -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> cos(Interval(1.0, 4.0), rounding="nearest")
+    >>> sl.interval.cos(sl.Interval(1.0, 4.0), rounding="nearest")
     Interval([-1, 0.540302])
     """
     return _wave(torch.cos, lambda z: -torch.sin(z), x, mode(rounding), "cos")
@@ -696,7 +707,7 @@ def sqr(x: Interval, *, rounding: str = "outward") -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> sqr(Interval(-1.0, 2.0), rounding="nearest")
+    >>> sl.interval.sqr(sl.Interval(-1.0, 2.0), rounding="nearest")
     Interval([0, 4])
     """
     return pown(x, 2, rounding=rounding)
@@ -707,7 +718,7 @@ def pown(x: Interval, n: int, *, rounding: str = "outward") -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> pown(Interval(-2.0, 3.0), 3, rounding="nearest")
+    >>> sl.interval.pown(sl.Interval(-2.0, 3.0), 3, rounding="nearest")
     Interval([-8, 27])
     """
     _check.instance("x", x, Interval)
@@ -727,7 +738,7 @@ def pow(x: Interval, y: Interval, *, rounding: str = "outward") -> Interval:
 
     Chapter 5, "Operations on sets".
 
-    >>> pow(Interval(-1.0, 4.0), point([0.5, -0.5]), rounding="nearest")
+    >>> sl.interval.pow(sl.Interval(-1.0, 4.0), sl.interval.point([0.5, -0.5]), rounding="nearest")
     Interval([0, 2], [0.5, inf])
     """
     _check_two(x, y)
@@ -768,10 +779,11 @@ def range_of(
     Example:
         The slope of SiLU near its highest point.
 
+        >>> iv = sl.interval
         >>> def slope(z):
-        ...     s = sigmoid(z)
-        ...     return add(s, mul(z, mul(s, sigmoid(neg(z)))))
-        >>> range_of(slope, (-2.3993572805154677, 2.3993572805154677), Interval(2.0, 3.0))
+        ...     s = iv.sigmoid(z)
+        ...     return iv.add(s, iv.mul(z, iv.mul(s, iv.sigmoid(iv.neg(z)))))
+        >>> iv.range_of(slope, (-2.3993572805154677, 2.3993572805154677), sl.Interval(2.0, 3.0))
         Interval([1.0881, 1.09984])
     """
     largest = torch.finfo(_check.instance("x", x, Interval).dtype).max

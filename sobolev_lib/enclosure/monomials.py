@@ -66,6 +66,7 @@ class Monomials:
 def monomials(inputs: int, degree: int | None = None) -> Monomials:
     """Return the monomials up to a degree; by default the largest, at most 5, that has no more than ``LIMIT`` rows.
 
+    >>> from sobolev_lib.enclosure.monomials import monomials
     >>> monomials(7).degree, monomials(20).degree, monomials(100).degree
     (5, 2, 1)
     >>> monomials(7).rows

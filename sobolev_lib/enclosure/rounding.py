@@ -115,6 +115,8 @@ def enlarge(radius: Tensor, operations: int, outward: bool) -> Tensor:
 def gamma(n: int, dtype: torch.dtype) -> float:
     r"""Return :math:`\gamma_n = n u / (1 - n u)` for the unit roundoff u of ``dtype``, rounded up.
 
+    >>> import torch
+    >>> from sobolev_lib.enclosure.rounding import gamma
     >>> round(gamma(128, torch.float64) / 2**-53, 3)
     128.0
     """

@@ -142,7 +142,7 @@ def export_source(
     Chapter 14.
 
     Example:
-        >>> from sobolev_lib.export.source import Path
+        >>> from pathlib import Path
         >>> import tempfile, torch
         >>> net = sl.Surrogate([2, 3, 1])
         >>> with tempfile.TemporaryDirectory() as folder:

@@ -229,7 +229,7 @@ class Surrogate(nn.Module):
 
         Example:
             >>> import torch
-            >>> from sobolev_lib.network.surrogate import nn
+            >>> from torch import nn
             >>> layers = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
             >>> net, x = sl.Surrogate.from_torch(layers), torch.ones(3, 2)
             >>> net.widths, torch.equal(net(x), layers(x)[:, 0])

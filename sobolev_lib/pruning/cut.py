@@ -72,7 +72,8 @@ def keep_share(scores: Sequence[Tensor], share: float) -> list[Tensor]:
     Chapter 7.
 
     Example:
-        >>> keep_share([torch.tensor([8.0, 1.0, 1.0]), torch.tensor([0.4, 0.3, 0.3])], 0.5)
+        >>> import torch
+        >>> sl.keep_share([torch.tensor([8.0, 1.0, 1.0]), torch.tensor([0.4, 0.3, 0.3])], 0.5)
         [tensor([0]), tensor([0, 1])]
     """
     share = _check.positive("share", share)
@@ -100,7 +101,8 @@ def keep_above(scores: Sequence[Tensor], threshold: float) -> list[Tensor]:
     Chapter 7.
 
     Example:
-        >>> keep_above([torch.tensor([8.0, 1.0, 1.0]), torch.tensor([0.4, 0.3, 0.3])], 0.3)
+        >>> import torch
+        >>> sl.keep_above([torch.tensor([8.0, 1.0, 1.0]), torch.tensor([0.4, 0.3, 0.3])], 0.3)
         [tensor([0]), tensor([0, 1, 2])]
     """
     threshold = _check.positive("threshold", threshold, or_zero=True)

@@ -47,10 +47,11 @@ def score_by_magnitude(net: Surrogate, *, side: str = "both") -> list[Tensor]:
     weights; Li et al., Pruning Filters for Efficient ConvNets (2017). Chapter 7, "Seven rankings on equal terms".
 
     Example:
-        >>> net = Surrogate([2, 1, 1])
+        >>> import torch
+        >>> net = sl.Surrogate([2, 1, 1])
         >>> net.weights[0].data = torch.tensor([[3.0, 4.0]], dtype=torch.float64)
         >>> net.weights[1].data = torch.tensor([[-2.0]], dtype=torch.float64)
-        >>> score_by_magnitude(net)
+        >>> sl.score_by_magnitude(net)
         [tensor([10.], dtype=torch.float64)]
     """
     _check.instance("net", net, Surrogate)
@@ -83,12 +84,13 @@ def score_by_taylor(net: Surrogate, x: Tensor, *, centred: bool = False) -> list
     Example:
         Softplus is the identity far to the right: the node is 40 + u, its adjoint -2.
 
-        >>> net = Surrogate([1, 1, 1], "softplus")
+        >>> import torch
+        >>> net = sl.Surrogate([1, 1, 1], "softplus")
         >>> net.weights[0].data.fill_(1.0).item(), net.weights[1].data.fill_(-2.0).item()
         (1.0, -2.0)
         >>> _ = net.biases[0].data.fill_(40.0)
         >>> x = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
-        >>> score_by_taylor(net, x)[0].item(), score_by_taylor(net, x, centred=True)[0].item()
+        >>> sl.score_by_taylor(net, x)[0].item(), sl.score_by_taylor(net, x, centred=True)[0].item()
         (80.0, 2.0)
     """
     _check.instance("net", net, Surrogate)
@@ -121,10 +123,11 @@ def score_by_variance(net: Surrogate, x: Tensor) -> list[Tensor]:
     constant over the samples; the score puts a number to it. Chapter 7, "Seven rankings on equal terms".
 
     Example:
-        >>> net = Surrogate([1, 1, 1], "relu")
+        >>> import torch
+        >>> net = sl.Surrogate([1, 1, 1], "relu")
         >>> net.weights[0].data.fill_(1.0).item(), net.weights[1].data.fill_(-3.0).item()
         (1.0, -3.0)
-        >>> score_by_variance(net, torch.tensor([[1.0], [3.0]], dtype=torch.float64))
+        >>> sl.score_by_variance(net, torch.tensor([[1.0], [3.0]], dtype=torch.float64))
         [tensor([3.], dtype=torch.float64)]
     """
     _check.instance("net", net, Surrogate)
@@ -149,7 +152,8 @@ def score_at_random(net: Surrogate, generator: torch.Generator) -> list[Tensor]:
         TypeError: Not a network, or not a generator.
 
     Example:
-        >>> scores = score_at_random(Surrogate([7, 5, 3, 1]), torch.Generator().manual_seed(0))
+        >>> import torch
+        >>> scores = sl.score_at_random(sl.Surrogate([7, 5, 3, 1]), torch.Generator().manual_seed(0))
         >>> [len(layer) for layer in scores]
         [5, 3]
     """

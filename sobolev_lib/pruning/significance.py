@@ -49,7 +49,7 @@ class Significance:
 
     Example:
         >>> import torch
-        >>> scores = Significance(inputs=torch.tensor([1.0, 3.0]), hidden=[])
+        >>> scores = sl.Significance(inputs=torch.tensor([1.0, 3.0]), hidden=[])
         >>> scores.normalised().inputs
         tensor([0.2500, 0.7500])
     """
@@ -94,7 +94,7 @@ def balls(x: Tensor, radius: Tensor | float) -> Interval:
 
     Example:
         >>> import torch
-        >>> box = balls(torch.tensor([[1.0, 2.0]], dtype=torch.float64), 0.5)
+        >>> box = sl.balls(torch.tensor([[1.0, 2.0]], dtype=torch.float64), 0.5)
         >>> box.lo.tolist(), box.hi.tolist()
         ([[0.5, 1.5]], [[1.5, 2.5]])
     """
@@ -140,9 +140,9 @@ def significance(
         In a linear network the score is the input's range times its coefficient.
 
         >>> import torch
-        >>> net = Surrogate([2, 1])
+        >>> net = sl.Surrogate([2, 1])
         >>> net.weights[0].data = torch.tensor([[3.0, -0.5]], dtype=torch.float64)
-        >>> significance(net, Interval([0.0, 0.0], [1.0, 4.0])).inputs.tolist()
+        >>> sl.significance(net, sl.Interval([0.0, 0.0], [1.0, 4.0])).inputs.tolist()
         [3.0, 2.0]
     """
     _check.choice("of", of, TARGETS)
