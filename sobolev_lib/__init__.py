@@ -75,9 +75,9 @@ from sobolev_lib.simulation.payoffs import (
 from sobolev_lib.simulation.samples import Samples, concatenate
 from sobolev_lib.simulation.schemes import EulerMaruyama, Exact, FullTruncation, Milstein, simulate
 from sobolev_lib.training.checkpoint import History
-from sobolev_lib.training.errors import Errors, Violations, evaluate, noise_floor, table, violations
+from sobolev_lib.training.errors import Errors, Violations, evaluate, noise_floor, score, table, violations
 from sobolev_lib.training.fit import fit
-from sobolev_lib.training.loss import SobolevLoss, balance_by_covariance, balance_by_moments
+from sobolev_lib.training.loss import SobolevLoss, balance_by_covariance, balance_by_moments, clip_tails
 from sobolev_lib.training.uncertainty import Bars, LackOfFit, Uncertainty, lack_of_fit, uncertainty
 
 __version__ = "0.1.0"
@@ -168,11 +168,13 @@ __all__ = [
     "SobolevLoss",
     "balance_by_moments",
     "balance_by_covariance",
+    "clip_tails",
     "History",
     "fit",
     # Chapters 9 and 11: errors and error bars
     "Errors",
     "evaluate",
+    "score",
     "noise_floor",
     "Violations",
     "violations",

@@ -44,7 +44,8 @@ def scaling_of(x: Tensor, value: Tensor) -> dict[str, Tensor]:
 
 def unit_of(data: Tensor) -> Tensor:
     """Return a power of two as large as each column: dividing by it does not round, and what is left has squares."""
-    return torch.exp2(torch.frexp(data.abs().amax(0)).exponent.to(data.dtype))
+    largest = data.abs().amax(0)
+    return torch.where(largest > 0, largest / torch.frexp(largest).mantissa, torch.ones_like(largest))
 
 
 def spread(data: Tensor) -> Tensor:

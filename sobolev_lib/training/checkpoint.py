@@ -95,6 +95,8 @@ class History:
             one is that of all samples.
         validation: Pairs (step, loss on the validation samples).
         stopped_at: The Adam step after which early stopping ended the first phase, or None.
+        kept: Why the network is not that of the last step, or empty: with `validation`, the best one is returned.
+        far: Why the end is no minimum to rely on, or empty: the best affine function fits clearly better.
 
     Chapter 8, "The minimiser: Levenberg-Marquardt".
     """
@@ -103,6 +105,8 @@ class History:
     finish: list[list[float]] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
     stopped_at: int | None = None
+    kept: str = ""
+    far: str = ""
 
 
 @dataclass
@@ -118,11 +122,17 @@ class State:
     waited: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
     damping: Damping = field(default_factory=Damping)
+    started: bool = False
     finished: bool = False
     file: Checkpoint | None = None
 
     def __post_init__(self):
-        self.optimizer = torch.optim.Adam(self.net.parameters(), fused=True)
+        trained = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
+        if any(parameter.is_inference() for parameter in self.net.parameters()):
+            raise ValueError("net: got one that was made in inference mode, need one made outside, to be changed")
+        if not trained:
+            raise ValueError("net: got parameters that all have requires_grad=False, need one to train")
+        self.optimizer = torch.optim.Adam(trained, fused=True)
 
     def restore(self, file: Checkpoint) -> None:
         """Take the state that is in the file, if it exists, and keep the file for ``save``."""
@@ -145,9 +155,19 @@ class State:
             self.optimizer.state[parameter] = group(f"adam.{index}.")
         self.start, self.step, self.waited = facts["start"], facts["step"], facts["waited"]
         self.lowest, self.finished, self.best = facts["lowest"], facts["finished"], group("best.")
+        self.started = True
         self.loss, self.damping = SobolevLoss(self.loss.order, tensors["balance"]), Damping(**facts["damping"])
         pairs = [(step, value) for step, value in facts["validation"]]
-        self.history = History(tensors["history.loss"].tolist(), facts["finish"], pairs, facts["stopped_at"])
+        self.history = History(
+            tensors["history.loss"].tolist(), facts["finish"], pairs, facts["stopped_at"], facts["kept"], facts["far"]
+        )
+
+    def retreat(self) -> None:
+        """Leave a network that can be relied on when a run is broken off: that of the file, or the best one."""
+        if self.file is not None:
+            self.restore(self.file)
+        elif self.best:
+            self.net.load_state_dict(self.best)
 
     def save(self, *, now: bool = False) -> None:
         """Write the state to the file, if there is one and it is time to."""
@@ -159,7 +179,7 @@ class State:
             tensors |= {f"adam.{index}.{name}": t for name, t in self.optimizer.state.get(parameter, {}).items()}
         tensors |= {"balance": self.loss.matrix, "history.loss": torch.tensor(self.history.loss, dtype=torch.float64)}
         facts = {name: getattr(self, name) for name in ("start", "step", "waited", "lowest", "finished")}
-        facts |= {name: getattr(self.history, name) for name in ("finish", "validation", "stopped_at")}
+        facts |= {name: getattr(self.history, name) for name in ("finish", "validation", "stopped_at", "kept", "far")}
         self.file.write(tensors, facts | {"damping": asdict(self.damping)})
 
     def end(self) -> None:

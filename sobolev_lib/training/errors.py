@@ -7,6 +7,7 @@ basket whose assets all move together. Chapter 9.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Protocol
 
 import torch
@@ -41,6 +42,8 @@ class Errors:
         maximum: By quantity.
         relative: By quantity: the root mean square error over the root mean square of the reference; infinite where
             the reference is zero and the network is not.
+        by_input: Root mean square error of the derivative by each input, in its own unit.
+        relative_by_input: The same over the root mean square of that derivative.
 
     Chapter 9, "The result first".
 
@@ -54,6 +57,8 @@ class Errors:
     rmse: dict[str, float]
     maximum: dict[str, float]
     relative: dict[str, float] = field(default_factory=dict)
+    by_input: tuple[float, ...] = ()
+    relative_by_input: tuple[float, ...] = ()
 
     def __str__(self) -> str:
         """One line: parameters and the three root mean square errors."""
@@ -66,6 +71,7 @@ class Errors:
         return _table("Errors", {"-".join(map(str, self.widths)): self}, relative=False).html
 
 
+@_check.ordinary_mode()
 @torch.no_grad()
 def evaluate(net: Surrogate, x: Tensor, truth: Truth, *, direction: Tensor | None = None) -> Errors:
     r"""Measure a network against exact (or more exact) values and derivatives.
@@ -79,7 +85,8 @@ def evaluate(net: Surrogate, x: Tensor, truth: Truth, *, direction: Tensor | Non
     Args:
         net: The network.
         x: Points (n, d), raw units.
-        truth: Its ``price`` (n,), ``delta`` (n, d) and ``gamma`` (n,) at these points, as ``BasketCase.reference`` has.
+        truth: Its ``price`` (n,), ``delta`` (n, d) and ``gamma`` (n,) at these points, as ``BasketCase.reference`` has;
+            or samples, whose ``value`` and ``gradient`` are compared with. What is not there has the error NaN.
         direction: The direction u of the curvature, (d,); default: all ones.
 
     Returns:
@@ -97,24 +104,68 @@ def evaluate(net: Surrogate, x: Tensor, truth: Truth, *, direction: Tensor | Non
         >>> evaluate(net, x, truth).rmse
         {'price': 0.5, 'delta': 0.0, 'gamma': 0.0}
     """
-    n, d = _check.tensor("x", x, shape=("n", net.widths[0])).shape
-    x = x.to(net.dtype)
-    price = _check.tensor("truth.price", truth.price, shape=(n,))
-    delta = _check.tensor("truth.delta", truth.delta, shape=(n, d))
-    gamma = _check.tensor("truth.gamma", truth.gamma, shape=(n,))
-    u = _direction(direction, net)
-    value, gradient, curvature = _derivatives(net, x, u)
-    truths = dict(zip(QUANTITIES, (price, delta, gamma), strict=True))
-    errors = dict(zip(QUANTITIES, (value - price, gradient - delta, curvature - gamma), strict=True))
-    rmse = {name: _rms(error) for name, error in errors.items()}
-    sizes = {name: _rms(truth) for name, truth in truths.items()}
+    x = _check.tensor("x", x, shape=("n", net.widths[0])).to(net.dtype)
+    if hasattr(truth, "value"):  # samples
+        truth = SimpleNamespace(price=truth.value, delta=truth.gradient, gamma=None)
+    shapes = dict(zip(QUANTITIES, (x.shape[:1], x.shape, x.shape[:1]), strict=True))
+    truths = {name: _reference(truth, name, shape) for name, shape in shapes.items()}
+    found = dict(zip(QUANTITIES, _derivatives(net, x, _direction(direction, net)), strict=True))
+    errors = {name: found[name] - truths[name] for name in QUANTITIES}
+    rmse, sizes = ({name: _rms(tensor) for name, tensor in group.items()} for group in (errors, truths))
+    inputs, own = ([_rms(column) for column in group["delta"].T] for group in (errors, truths))
     return Errors(
         tuple(net.widths),
         net.parameter_count,
         rmse,
         {name: error.abs().max().item() for name, error in errors.items()},
-        {name: rmse[name] / sizes[name] if sizes[name] else math.inf * (rmse[name] > 0 or math.nan) for name in rmse},
+        {name: _ratio(rmse[name], sizes[name]) for name in rmse},
+        tuple(inputs),
+        tuple(_ratio(error, size) for error, size in zip(inputs, own, strict=True)),
     )
+
+
+def _reference(truth: Truth, name: str, shape: tuple[int, ...]) -> Tensor:
+    given = getattr(truth, name)
+    return torch.full(shape, math.nan) if given is None else _check.tensor(f"truth.{name}", given, shape=shape)
+
+
+def _ratio(error: float, size: float) -> float:
+    return error / size if size else math.inf * (error > 0 or math.nan)
+
+
+def score(net: Surrogate, samples: Labelled) -> tuple[Errors, Errors]:
+    r"""Return the errors of a network against labels that it has not seen, and what of them is the labels' noise.
+
+    .. math::  e_{label}^2 = e^2 + \sigma^2, \qquad
+        \sigma^2 = \frac1n \sum_i \mathrm{se}_i^2 ,
+
+    for labels that are means over several paths, with standard errors; the difference of the squares estimates the
+    network's own error e. Labels of one path each say nothing of their noise, which is then NaN.
+
+    Args:
+        net: The network.
+        samples: n samples, none of them used in training.
+
+    Returns:
+        Two ``Errors``: of price (value) and delta (gradient) against the labels, and of the labels alone.
+
+    Raises:
+        ValueError: Shapes that do not fit, numbers that are not finite.
+
+    Chapter 8, "Derivatives are more data".
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> net, x = Surrogate([1, 1]), torch.zeros(4, 1, dtype=torch.float64)
+        >>> value, error = net(x).detach() + 0.5, torch.full((4,), 0.25).double()
+        >>> errors, noise = score(net, SimpleNamespace(x=x, value=value, gradient=None, value_error=error))
+        >>> errors.rmse["price"], noise.rmse["price"]
+        (0.5, 0.25)
+    """
+    errors = evaluate(net, samples.x, samples)
+    value, gradient = (getattr(samples, name, None) for name in ("value_error", "gradient_error"))
+    noise = {name: math.nan if e is None else _rms(e) for name, e in (("price", value), ("delta", gradient))}
+    return errors, Errors(errors.widths, errors.parameters, noise | {"gamma": math.nan}, {})
 
 
 def _derivatives(net: Surrogate, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -151,6 +202,7 @@ class Violations:
         return "below zero: " + ", ".join(parts)
 
 
+@_check.ordinary_mode()
 @torch.no_grad()
 def violations(net: Surrogate, x: Tensor, *, direction: Tensor | None = None) -> Violations:
     r"""Count the points at which a network breaks the shape that a call on a basket has.
@@ -194,6 +246,7 @@ def violations(net: Surrogate, x: Tensor, *, direction: Tensor | None = None) ->
     )
 
 
+@_check.ordinary_mode()
 @torch.no_grad()
 def noise_floor(
     net: Surrogate, samples: Labelled, loss: SobolevLoss, x: Tensor, *, direction: Tensor | None = None, prior=2.0
@@ -242,7 +295,7 @@ def noise_floor(
         >>> round(floor.rmse["price"], 6)
         0.1
     """
-    check_labels(samples, loss.order)
+    samples = check_labels(samples, loss.order, net.dtype)
     p, u = net.parameter_count, _direction(direction, net)
     if p > MOST_PARAMETERS:
         raise ValueError(f"net: got {p} parameters, need at most {MOST_PARAMETERS}")
@@ -252,6 +305,9 @@ def noise_floor(
     sums = dict.fromkeys(QUANTITIES, 0.0)
     for rows in x.split(max(1, ROWS // (p * (1 + 2 * x.shape[1])))):
         _, slopes = jacobian(net, rows, order=order, directions=u.unsqueeze(0))
+        slopes = (
+            slopes if order == 2 else torch.nn.functional.pad(slopes, (0, 0, 0, len(u)))
+        )  # a kinked network: gamma 0
         deviations = slopes.double() @ root
         parts = (deviations[:, 0], deviations[:, 1 : 1 + len(u)], (deviations[:, 1 + len(u) :].mT @ u.double()))
         sums = {name: sums[name] + part.square().sum().item() for name, part in zip(QUANTITIES, parts, strict=True)}
@@ -274,10 +330,14 @@ def _covariance_root(net: Surrogate, samples: Labelled, loss: SobolevLoss, prior
         scores += score.T @ score
         total += residual.square().sum().item()
     matrix = normal / n + total / n / (n * prior**2) * torch.eye(p).double()
-    unit = matrix.diagonal().sqrt()  # parameters differ in size by orders of magnitude
+    unit = matrix.diagonal().sqrt()
+    unit = torch.where(unit > 0, unit, torch.ones_like(unit))  # parameters differ in size by orders of magnitude
     sizes, vectors = torch.linalg.eigh(scores / unit.outer(unit))
     root = vectors * sizes.clamp_min(0).sqrt()
-    return torch.linalg.solve(matrix / unit.outer(unit), root) / unit.unsqueeze(1) / n
+    scaled = matrix / unit.outer(unit)
+    if math.isinf(prior):  # nodes that are dead, or twins, have no weights of their own: the least ones
+        return torch.linalg.pinv(scaled, rtol=1e-12, hermitian=True) @ root / unit.unsqueeze(1) / n
+    return torch.linalg.solve(scaled, root) / unit.unsqueeze(1) / n
 
 
 def _direction(direction: Tensor | None, net: Surrogate) -> Tensor:

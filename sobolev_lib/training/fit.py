@@ -9,6 +9,7 @@ Chapters 4 and 8.
 import functools
 import math
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -29,6 +30,7 @@ from sobolev_lib.training.loss import (
     balance_by_covariance,
     balance_by_moments,
     check_labels,
+    heavy_rows,
     take,
     targets,
 )
@@ -41,6 +43,7 @@ WARM_UP = 0.05  # share of the steps over which the learning rate rises
 GROWTH = 1e6  # times the larger of the first loss and that of a constant: from there on a run has diverged
 
 
+@_check.ordinary_mode()
 def fit(
     net: Surrogate,
     samples: Labelled | Callable[[int], Labelled],
@@ -117,7 +120,7 @@ def fit(
     known, validation = _data(net, fresh(0) if fresh else samples, validation, settings, fresh is not None)
     settings = settings.with_finish(0 if fresh else 40 if net.parameter_count <= SMALL else 0, fresh is not None)
     scaled = net.copy().set_scaling(known.x, known.value) if net.is_new else net
-    loss = balance if isinstance(balance, SobolevLoss) else balance_by_moments(known, order)
+    loss = balance_by_moments(known, order) if isinstance(balance, str) else settings.given(known)
     state = State(net, loss, digest(*scaled.state_dict().values()))
     if checkpoint is not None:
         run = settings.described() | {
@@ -126,15 +129,103 @@ def fit(
         }
         run |= {"samples": _fingerprint(known), "validation": _fingerprint(validation)}
         state.restore(Checkpoint(checkpoint, run))
-    if net.is_new:
-        net.set_scaling(known.x, known.value)
-    draw = fresh or (lambda step: take(known, batch_rows(len(known.x), settings.batch, settings.seed, step), order))
-    if steps and not state.finished:
-        _adam(state, draw, settings, known, validation, callback, progress)
-    if settings.finish and not state.finished:
-        _finish(state, settings, known)
-    state.end()
+    if not state.finished:
+        _run(state, settings, known, fresh, validation, callback, progress)
     return state.history
+
+
+def _run(state: State, settings, known, fresh, validation, callback, progress) -> None:
+    """Go from where the state is to the end, and leave nothing half-done if that is broken off."""
+    net, order, gradients = state.net, settings.order, [p.grad for p in state.net.parameters()]
+    new = net.is_new
+    if new:
+        net.set_scaling(known.x, known.value)
+    if not state.started:
+        _remember(net, known.x, None)
+        _name_heavy_rows(known, order)
+        if validation is not None and not new:
+            _validate(state, validation, -1)
+        state.started = True
+        state.save(now=True)
+
+    def draw(step: int) -> Labelled:
+        if fresh is None:
+            return take(known, batch_rows(len(known.x), settings.batch, settings.seed, step), order)
+        part = check_labels(fresh(step), order, net.dtype)
+        _remember(net, part.x, net)
+        return part
+
+    try:
+        if state.step <= settings.steps and settings.steps:
+            _adam(state, draw, settings, known, validation, callback, progress)
+        if settings.finish:
+            _finish(state, settings, known)
+        _keep_the_better(state, validation)
+        state.history.far = _far(net, known, state.loss) if settings.finish else ""
+        if state.history.far and new:
+            warnings.warn(state.history.far, stacklevel=4)
+    except BaseException:
+        state.retreat()
+        raise
+    finally:
+        for parameter, gradient in zip(net.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+    state.end()
+
+
+@torch.no_grad()
+def _remember(net: Surrogate, x: Tensor, widened: Surrogate | None) -> None:
+    """Let the network know the range of its training inputs."""
+    low, high = x.amin(0), x.amax(0)
+    net.input_low.copy_(low if widened is None else low.minimum(widened.input_low))
+    net.input_high.copy_(high if widened is None else high.maximum(widened.input_high))
+
+
+def _name_heavy_rows(known: Labelled, order: int) -> None:
+    heavy = heavy_rows(known, order)
+    if heavy:
+        rows = "; ".join(f"row {rows[0]} of {name}" for name, rows in heavy.items())
+        warnings.warn(
+            f"samples: more than half of the sum of squares lies in one row ({rows}), which then decides the fit: look "
+            "at it, or pull the tails in by clip_tails",
+            stacklevel=5,
+        )
+
+
+@torch.no_grad()
+def _keep_the_better(state: State, validation: Labelled | None) -> None:
+    """Return to the best network of the way if the last one is worse on the validation samples."""
+    if validation is None or not state.best:
+        return
+    best = state.net.copy()
+    best.load_state_dict(state.best)
+    before, after = (state.loss(net, validation).item() for net in (best, state.net))
+    if before < after:
+        state.net.load_state_dict(state.best)
+        state.history.kept = f"the last step has a validation loss of {after:.3g}; returned is the best, {before:.3g}"
+    state.best = {}
+
+
+@torch.no_grad()
+def _far(net: Surrogate, known: Labelled, loss: SobolevLoss) -> str:
+    """Return what to say if the best affine function is better by more than three standard errors, else nothing."""
+    part = take(known, torch.arange(0, len(known.x), 1 + len(known.x) // 4096), loss.order)
+    (n, d), q = part.x.shape, len(loss.matrix)
+    design = torch.zeros(n, q, d + 1, dtype=net.dtype)
+    design[:, 0] = torch.cat([torch.ones(n, 1, dtype=net.dtype), net.scale_inputs(part.x)], 1)
+    design[:, 1 : 1 + d, 1:] = torch.diag(1 / net.input_scale) if loss.order else 0
+    wanted = targets(part, loss.order) @ loss.matrix.T
+    design = loss.matrix @ design
+    slopes = torch.linalg.lstsq(design.flatten(0, 1), wanted.reshape(-1, 1), driver="gelsd").solution
+    affine = ((design @ slopes).squeeze(-1) - wanted).square().sum(1)
+    ours = loss.residuals(net, part).square().sum(1)
+    excess = ours - affine
+    if not excess.mean() > 3 * excess.std() / n**0.5 + 1e-9 * wanted.square().sum(1).mean():
+        return ""
+    return (
+        f"fit ended with a loss of {ours.mean():.2g}, where the best affine function has {affine.mean():.2g}: this is "
+        "no good minimum; try other first weights (generator=), a smaller gain, or more steps"
+    )
 
 
 @dataclass(frozen=True)
@@ -152,11 +243,14 @@ class _Settings:
     seed: int
 
     def __post_init__(self):
-        _check.count("steps", self.steps, least=0)
-        _check.count("batch", self.batch)
-        _check.positive("learning_rate", self.learning_rate)
-        _check.count("seed", self.seed, least=0)
-        _check.count("patience", self.patience)
+        checked = {
+            "steps": _check.count("steps", self.steps, least=0),
+            "batch": _check.count("batch", self.batch),
+            "learning_rate": _check.positive("learning_rate", self.learning_rate),
+            "seed": _check.seed("seed", self.seed),
+            "patience": _check.count("patience", self.patience),
+        }
+        vars(self).update(checked)
         if not isinstance(self.balance, SobolevLoss):
             _check.choice("balance", self.balance, BALANCES)
 
@@ -169,6 +263,16 @@ class _Settings:
     def switch(self) -> int | None:
         """The Adam step before which the balance by covariance is measured, if there is one."""
         return self.steps // 2 if self.by_covariance and not self.finish else None
+
+    def given(self, known: Labelled) -> SobolevLoss:
+        """Return the loss that was given as the balance, in the network's precision, if it fits the labels."""
+        q, (order, matrix) = targets(known, self.order).shape[1], (self.balance.order, self.balance.matrix)
+        if order != self.order or matrix.shape != (q, q):
+            raise ValueError(
+                f"balance: got a SobolevLoss of order {order} with a matrix {tuple(matrix.shape)}, need order "
+                f"{self.order} and ({q}, {q})"
+            )
+        return SobolevLoss(order, _check.tensor("balance.matrix", matrix, dtype=known.x.dtype, detach=True))
 
     def with_finish(self, default: int, fresh: bool) -> "_Settings":
         """Return the settings with the number of steps of the finish; fresh samples allow none."""
@@ -184,14 +288,14 @@ class _Settings:
 
 def _data(net, known, validation, settings, fresh: bool) -> tuple[Labelled, Labelled | None]:
     """Return the samples to train on and those to validate on, checked."""
-    order = check_labels(known, settings.order)
+    known, order = check_labels(known, settings.order, net.dtype), settings.order
+    _check.tensor("samples.x", known.x, shape=("n", net.widths[0]))
     if order == 2 and not net.activation.smooth:
         raise ValueError(f"net: got activation '{net.activation.name}' at order 2, need one with a second derivative")
     if validation is None:
         return known, None
     if not isinstance(validation, Real):
-        check_labels(validation, order)
-        return known, validation
+        return known, check_labels(validation, order, net.dtype, "validation")
     share, n = _check.positive("validation", validation), len(known.x)
     held = round(share * n)
     if fresh or not 0 < held < n - 1:
@@ -246,7 +350,7 @@ def batch_rows(n: int, batch: int, seed: int, step: int) -> Tensor:
 
 @functools.lru_cache(maxsize=1)
 def _epoch_order(n: int, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+    return torch.randperm(n, generator=torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63))
 
 
 def learning_rate_at(step: int, steps: int) -> float:
@@ -281,7 +385,7 @@ def _adam(state: State, draw, settings: _Settings, known, validation, callback, 
         net.load_state_dict(state.best)
     if not all(parameter.isfinite().all() for parameter in net.parameters()):
         raise FloatingPointError(f"weights are not finite after step {state.step} of {steps}: {_advice(settings)}")
-    state.step, state.best = steps, {}
+    state.step = steps + 1  # which says that the best network is in place
 
 
 def _validate(state: State, validation: Labelled, step: int) -> None:
@@ -313,13 +417,13 @@ def _step(state: State, batch: Labelled, settings: _Settings, step: int, limit: 
     value, gradients = state.loss.value_and_gradients(state.net, batch)
     if not math.isfinite(value):
         raise FloatingPointError(f"loss is {value} at step {step} of {settings.steps}: {_advice(settings)}")
-    if value > limit and step:
+    if step and value > max(limit, GROWTH * state.history.loss[0]):
         raise FloatingPointError(
             f"loss has grown from {state.history.loss[0]:.1e} to {value:.1e} at step {step} of {settings.steps}, more "
             f"than {GROWTH:.0e} times that of a constant: {_advice(settings)}"
         )
     layers = zip(state.net.weights, state.net.biases, strict=True)
     for parameter, gradient in zip((p for layer in layers for p in layer), gradients, strict=True):
-        parameter.grad = gradient
+        parameter.grad = gradient if parameter.requires_grad else None
     optimizer.step()
     return value

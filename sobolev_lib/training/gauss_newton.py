@@ -175,13 +175,21 @@ def _accepted(net, samples, loss, steps: int, prior: float, state: Damping, tole
     ridge = current / (len(samples.x) * prior**2)
     matrix, downhill = normal + ridge * torch.eye(len(normal), dtype=net.dtype), -slope - ridge * weights
     curved = matrix.diagonal().clamp_min(1e-12 * matrix.diagonal().max())
+    free = torch.cat([torch.full((p.numel(),), p.requires_grad) for p in parameters])
+    matrix, downhill, curved = matrix[free][:, free], downhill[free], curved[free]
     before = current + ridge * weights @ weights
     while state.tries < steps:
         state.tries += 1
-        step = torch.linalg.solve(matrix + torch.diag(state.value * curved), downhill)
-        _set(parameters, weights + step)
-        trial = _loss(net, samples, loss)
-        after = trial + ridge * (weights + step) @ (weights + step)
+        step = torch.linalg.solve_ex(matrix + torch.diag(state.value * curved), downhill)[0]  # singular: no number
+        moved = weights.clone()
+        moved[free] += step
+        try:
+            _set(parameters, moved)
+            trial = _loss(net, samples, loss)
+        except BaseException:  # an interrupt leaves the last accepted step
+            _set(parameters, weights)
+            raise
+        after = trial + ridge * moved @ moved
         if after < before:  # false for NaN
             state.follow(((before - after) / (2 * downhill @ step - step @ matrix @ step)).item())
             state.ended = bool(before - after < tolerance * before)

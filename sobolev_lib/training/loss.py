@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.network.scaling import add_gradients, sweep
+from sobolev_lib.network.scaling import add_gradients, scaling_of, spread, sweep, unit_of
 from sobolev_lib.network.surrogate import Surrogate
 
 BALANCES = ("moments", "covariance")
+FEW = 100  # samples: of fewer than that, one may well hold half of the squares
+HEAVY = 0.5
 BLOCK_BYTES = 2**19  # of one layer's activations: samples that go forward and back together, in the cache
 
 
@@ -78,14 +80,87 @@ def take(samples: Labelled, rows: slice | Tensor, order: int) -> Batch:
     return Batch(samples.x[rows], samples.value[rows], gradient, samples.hvp[rows], directions)
 
 
-def check_labels(samples: Labelled, order: int) -> int:
-    """Return `order` if the samples have the labels it needs, else raise an error that names what is missing."""
+def check_labels(samples: Labelled, order: int, dtype: torch.dtype | None = None, name: str = "samples") -> Batch:
+    """Return inputs and labels up to `order`, converted, checked, without graph.
+
+    Raises:
+        ValueError: Missing labels, shapes that do not belong together, numbers that are not finite.
+    """
     order = _check.count("order", order, least=0, most=2)
     needed = [("gradient", 1), ("hvp", 2), ("directions", 2)]
-    missing = [name for name, least in needed if order >= least and getattr(samples, name) is None]
+    missing = [label for label, least in needed if order >= least and getattr(samples, label, None) is None]
     if missing:
-        raise ValueError(f"samples: got no {' and no '.join(missing)} labels, need them at order {order}")
-    return order
+        raise ValueError(f"{name}: got no {' and no '.join(missing)} labels, need them at order {order}")
+    given = lambda label, *shape: _check.tensor(  # noqa: E731
+        f"{name}.{label}", getattr(samples, label), shape=shape, dtype=dtype, detach=True
+    )
+    x = given("x", "n", "d")
+    n, d = x.shape
+    value, gradient = given("value", n), given("gradient", n, d) if order else None
+    if order < 2:
+        return Batch(x, value, gradient)
+    hvp = given("hvp", n, "k", d)
+    k = hvp.shape[1]
+    directions = given("directions", *((k, d) if samples.directions.ndim == 2 else (n, k, d)))
+    return Batch(x, value, gradient, hvp, directions)
+
+
+def heavy_rows(samples: Labelled, order: int) -> dict[str, list[int]]:
+    """Return by component of the labels the row that holds more than half of its sum of squares, if one does."""
+    wanted, d = targets(samples, order).double(), samples.x.shape[1]
+    squares = (wanted - wanted.mean(0)).square()
+    total = squares.sum(0)
+    squares, total = (squares, total) if len(wanted) >= FEW else (squares[:0], total[:0])
+    names = ["value", *(f"gradient[:, {j}]" for j in range(d)), *(f"hvp, {j}" for j in range(squares.shape[1] - 1 - d))]
+    rows = {
+        name: (column > HEAVY * all_of).nonzero().flatten().tolist()
+        for name, column, all_of in zip(names, squares.T, total, strict=False)
+    }
+    return {name: found for name, found in rows.items() if found}
+
+
+def clip_tails(samples: Labelled, order: int, *, share: float = 1e-3) -> tuple[Batch, Tensor]:
+    r"""Return samples whose largest labels are pulled in, and the bias of the mean that this costs.
+
+    Pathwise labels can have heavy tails (the sensitivities to a variance, for one): a few rows then hold most of the
+    sum of squares, and least squares fits them rather than the function. Each component is clipped at its quantiles
+    :math:`q_{\alpha/2}` and :math:`q_{1-\alpha/2}`, which trades variance for a bias,
+
+    .. math::  b = \frac1n \sum_i \bigl(\min(\max(t_i, q_{\alpha/2}), q_{1-\alpha/2}) - t_i\bigr) .
+
+    Args:
+        samples: n samples.
+        order: 0, 1 or 2.
+        share: :math:`\alpha`, of the rows whose labels change, in each component.
+
+    Returns:
+        The samples, and b (q,) in the labels' units: value, gradient, HVPs. Keep it small against the standard
+        deviation over :math:`\sqrt n`.
+
+    Raises:
+        ValueError: Missing labels, a share that is not between 0 and 1.
+
+    Chapter 8, "The loss, and why it needs a balance".
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> x, value = torch.zeros(1000, 1), torch.tensor([1.0, -1.0]).double().repeat(500)
+        >>> value[17] = 1e6
+        >>> clipped, bias = clip_tails(SimpleNamespace(x=x, value=value), order=0, share=0.01)
+        >>> clipped.value.max().item(), round(bias.item())
+        (1.0, -1000)
+    """
+    share = _check.positive("share", share)
+    if share >= 1:
+        raise ValueError(f"share: got {share}, need a number between 0 and 1")
+    known = check_labels(samples, order)
+    wanted = targets(known, order)
+    k = max(1, round(share / 2 * len(wanted)))
+    clipped = wanted.clamp(wanted.kthvalue(k + 1, 0).values, wanted.kthvalue(len(wanted) - k, 0).values)
+    d = known.x.shape[1]
+    parts = [clipped[:, 0], clipped[:, 1 : 1 + d] if order else None]
+    parts += [clipped[:, 1 + d :].view_as(known.hvp)] if order == 2 else []
+    return Batch(known.x, *parts, *([known.directions] if order == 2 else [])), (clipped - wanted).mean(0)
 
 
 @dataclass(frozen=True)
@@ -142,6 +217,7 @@ class SobolevLoss:
         return value / n, totals
 
 
+@_check.ordinary_mode()
 def balance_by_moments(samples: Labelled, order: int) -> SobolevLoss:
     r"""Return the loss in which each order has the same share, and within an order each component.
 
@@ -169,17 +245,19 @@ def balance_by_moments(samples: Labelled, order: int) -> SobolevLoss:
         tensor([[0.5000, 0.0000],
                 [0.0000, 0.2500]], dtype=torch.float64)
     """
-    check_labels(samples, order)
-    spread, unit = samples.value.std().reshape(1), _scale(samples.x.std(0))
-    scales = [_scale(spread)]
+    samples = check_labels(samples, order)
+    scaling, unit = scaling_of(samples.x, samples.value), _scale(spread(samples.x))
+    scales = [scaling["output_scale"].reshape(1)]
+    natural = scales[0] / unit
     if order >= 1:
-        scales.append(_scale(samples.gradient.square().mean(0).sqrt(), spread / unit))
+        scales.append(_scale(_root_mean_square(samples.gradient), natural))
     if order == 2:
         sizes = (samples.directions / unit).norm(dim=-1, keepdim=True)  # of the directions, in spreads of the inputs
-        scales.append(_scale(samples.hvp.square().mean(0).sqrt().flatten(), sizes * spread / unit))
+        scales.append(_scale(_root_mean_square(samples.hvp).flatten(), sizes * natural))
     return SobolevLoss(order, torch.diag(torch.cat([1 / (scale * len(scale) ** 0.5) for scale in scales])))
 
 
+@_check.ordinary_mode()
 def balance_by_covariance(net: Surrogate, samples: Labelled, order: int, *, floor: float = 1e-2) -> SobolevLoss:
     r"""Return the loss of generalised least squares: :math:`M^T M = \Sigma^{-1}`, with the covariance of the residuals.
 
@@ -211,16 +289,21 @@ def balance_by_covariance(net: Surrogate, samples: Labelled, order: int, *, floo
         >>> round(balance_by_covariance(net, samples, order=0).matrix.item(), 2)
         0.5
     """
-    check_labels(samples, order)
+    samples = check_labels(samples, order, net.dtype)
     floor = _check.positive("floor", floor)
     plain = SobolevLoss(order, torch.eye(targets(samples, order).shape[1], dtype=net.dtype))
     with torch.no_grad():
         residuals = plain.residuals(net, samples)
-    scale = _scale(residuals.square().mean(0).sqrt())
+    scale = _scale(_root_mean_square(residuals))
     residuals = residuals / scale
     eigenvalues, vectors = torch.linalg.eigh(residuals.T @ residuals / len(residuals))
     whitening = (vectors * (eigenvalues.clamp_min(0) + floor).rsqrt()) @ vectors.T
     return SobolevLoss(order, whitening / scale)
+
+
+def _root_mean_square(data: Tensor) -> Tensor:
+    unit = unit_of(data)
+    return (data / unit).square().mean(0).sqrt() * unit
 
 
 def _scale(spread: Tensor, natural: Tensor | None = None) -> Tensor:

@@ -199,6 +199,20 @@ def test_a_digest_sees_every_bit_shape_and_type():
 def test_float32_networks_are_taken_up_as_well(tmp_path):
     single = SimpleNamespace(**{k: v.float() for k, v in vars(wave(noise=0.1)).items()})
     make = lambda: Surrogate([2, 5, 1], "tanh", dtype=torch.float32)  # noqa: E731
-    net, history = trained(tmp_path / "run", net=make(), samples=single)
-    again, found = trained(tmp_path / "run", net=make(), samples=single)
+    net, history = trained(tmp_path / "run", net=make(), samples=single, steps=60)
+    again, found = trained(tmp_path / "run", net=make(), samples=single, steps=60)
     assert torch.equal(weights_of(net), weights_of(again)) and found == history
+
+
+def test_a_run_that_is_interrupted_before_its_second_file_goes_on_from_the_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "PAUSE", 1e9)
+    net, expected = fresh_net(), trained(None)[0]
+
+    def interrupt(step, loss):
+        if step == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "run", net=net, callback=interrupt)
+    again, _ = trained(tmp_path / "run", net=net)
+    assert again is net and torch.equal(weights_of(net), weights_of(expected))

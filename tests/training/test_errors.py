@@ -1,5 +1,6 @@
 """Errors against formulas and torch.func."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch.func import grad, hessian, vmap
 
 from sobolev_lib.network.surrogate import Surrogate
-from sobolev_lib.training.errors import Errors, evaluate, noise_floor, table, violations
+from sobolev_lib.training.errors import Errors, evaluate, noise_floor, score, table, violations
 from sobolev_lib.training.gauss_newton import levenberg_marquardt
 from sobolev_lib.training.loss import SobolevLoss, balance_by_moments
 from tests.oracles import plain_network
@@ -198,3 +199,42 @@ def test_a_floor_of_too_large_a_network_or_without_labels_is_refused():
         noise_floor(Surrogate([2, 1]), samples, SobolevLoss(1, torch.eye(3, dtype=F64)), samples.x)
     with pytest.raises(ValueError, match=r"direction: got shape \(3,\), need \(2,\)"):
         noise_floor(Surrogate([2, 1]), samples, loss, samples.x, direction=torch.ones(3))
+
+
+def test_each_input_has_errors_in_its_own_unit_and_samples_are_a_truth():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 2, dtype=torch.float64, generator=generator) * torch.tensor([1.0, 1e-3])
+    net = Surrogate([2, 1]).set_scaling(x, x[:, 0])
+    errors = torch.tensor([0.1, 30.0], dtype=torch.float64)
+    samples = SimpleNamespace(x=x, value=net(x).detach(), gradient=net.gradient(x).detach() + errors, hvp=None)
+    found = evaluate(net, x, samples)
+    assert found.by_input == pytest.approx((0.1, 30.0)) and found.rmse["price"] == 0 and math.isnan(found.rmse["gamma"])
+    sizes = samples.gradient.square().mean(0).sqrt()
+    assert found.relative_by_input == pytest.approx((errors / sizes).tolist())
+    samples.gradient_error = torch.full((50, 2), 0.2)
+    held_out, noise = score(net, samples)
+    assert (
+        held_out.by_input == found.by_input
+        and noise.rmse["delta"] == pytest.approx(0.2)
+        and math.isnan(noise.rmse["price"])
+    )
+
+
+def test_the_floor_of_a_kinked_network_and_of_twin_and_dead_nodes():
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(400, 1, dtype=torch.float64, generator=generator)
+    value = 2 * x[:, 0] + torch.randn(400, dtype=torch.float64, generator=generator)
+    samples = SimpleNamespace(x=x, value=value, gradient=None, hvp=None, directions=None)
+    loss = SobolevLoss(order=0, matrix=torch.eye(1, dtype=torch.float64))
+    net = Surrogate([1, 3, 1], "relu")
+    with torch.no_grad():  # two nodes on the right half, alike; one that is dead
+        net.weights[0].copy_(torch.tensor([[1.0], [1.0], [0.0]]))
+        net.biases[0].copy_(torch.tensor([0.0, 0.0, -1.0]))
+        net.weights[1].copy_(torch.tensor([[1.0, 1.0, 1.0]]))
+    floor = noise_floor(net, samples, loss, x, prior=math.inf)
+    weights, biases = [net.weights[0][:1], net.weights[1][:, :1] * 2], [net.biases[0][:1], net.biases[1]]
+    one = Surrogate.from_layers(weights, biases, "relu", scaling=dict(net.named_buffers()))
+    same = noise_floor(one, samples, loss, x, prior=math.inf)
+    for name in ("price", "delta"):
+        assert floor.rmse[name] == pytest.approx(same.rmse[name], rel=1e-6) and floor.rmse[name] > 0
+    assert floor.rmse["gamma"] == 0
