@@ -105,7 +105,7 @@ def draw_path(axes: Axes, path, *, colour: str = PALETTE["good"]) -> None:
     """Draw what `shrink` or `grow` tried: excess over its standard error against the number of parameters.
 
     Accepted candidates are dots, refused ones crosses; far values stand at the edge, at -6 and 10. The dashed line is
-    the usual limit, an excess of 1.3 standard errors.
+    the usual limit, an excess of 1.5 standard errors.
 
     Args:
         axes: Where to draw; the axis of parameters is logarithmic and falls to the right.
@@ -127,7 +127,7 @@ def draw_path(axes: Axes, path, *, colour: str = PALETTE["good"]) -> None:
         trials = [t for t in path.trials if t.accepted is accepted]
         heights = [float(np.clip(t.excess / max(t.error, np.finfo(float).tiny), -6, 10)) for t in trials]
         axes.scatter([t.parameters for t in trials], heights, color=colour, marker=marker, s=26, zorder=2)
-    axes.axhline(1.3, color=PALETTE["exact"], linestyle="--", linewidth=1)
+    axes.axhline(1.5, color=PALETTE["exact"], linestyle="--", linewidth=1)
     axes.set(xscale="log", xlabel="parameters", ylabel="excess / standard error")
     if not axes.xaxis_inverted():
         axes.invert_xaxis()

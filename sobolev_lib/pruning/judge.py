@@ -8,12 +8,19 @@ whitened (``balance_by_covariance``), the same for all networks. The *excess* of
 is what its squared error against the truth is larger by: the labels' noise is common to both and drops out. The error
 of a network with p parameters that were fitted to n labels has two parts, what its form cannot follow, which grows as
 nodes go, and what the labels' noise did to the parameters, about p/n in squares, which falls. The justified network
-has the least sum: the judge takes the smallest network whose excess is at most 1.3 standard errors, which one in ten
-of truly equal networks exceeds. Two bounds keep the rule sensible where the standard error is not: a tenth of p/n of
-the best is always allowed, since nobody will notice it; more than p/n never is, however noisy the labels.
+has the least sum. A candidate is *accepted* if its excess is at most 1.5 standard errors, which one in fifteen of truly
+equal networks exceeds, and at most its own p/n, however noisy the labels: what it cannot follow then costs no more than
+its parameters do.
+
+Labels that cannot tell two networks apart do not say that they are equal, and of curvature they may say nothing. But
+the accepted networks are so many answers to the same question. Where the labels decide, they agree; their mean is
+closer to the truth than most of them, as a committee's judgement is; and a network that has lost something differs
+from it in value, gradient or curvature, which can be computed at any point without noise. Among the accepted ones the
+judge takes the smallest that is at most twice as far from their mean as the nearest.
 
 Source: Breiman et al., Classification and Regression Trees (1984), section 3.4.3, for the smallest within one standard
-error of the best; Diebold & Mariano (1995) for the paired comparison. Chapter 7.
+error of the best; Diebold & Mariano (1995) for the paired comparison; Breiman, Bagging Predictors (1996), for the mean
+of several predictors. Chapter 7.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,9 +34,10 @@ from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.training.loss import Batch, Labelled, SobolevLoss, check_labels, stack, take
 
 BLOCKS = 32  # of held-out samples, whose means give the standard error
-STRICT = 1.3  # standard errors that one in ten of truly equal networks exceeds
-LEAST, MOST = 0.1, 1.0  # of the best network's statistical error p/n: an excess always allowed, and never
+STRICT = 1.5  # standard errors that one in fifteen of truly equal networks exceeds
 POWER = 1.3  # further standard errors: an excess that is refused nine times in ten
+APART = 2.0  # times the least distance from the mean of the accepted networks
+POINTS, DIRECTIONS = 1024, 8  # at which networks are compared with each other, and along which their curvature is
 QUANTITIES = ("value", "gradient", "curvature")
 
 
@@ -44,6 +52,8 @@ class Trial:
         excess: Mean of :math:`d`, whitened: 1 is the variance of one label's noise.
         error: Its standard error.
         accepted: Whether the excess is within the limit.
+        apart: Relative distance from the mean of the accepted networks, the geometric mean of those of value, gradient
+            and curvature.
     """
 
     action: str
@@ -52,6 +62,7 @@ class Trial:
     excess: float
     error: float
     accepted: bool
+    apart: float
 
 
 @dataclass(frozen=True)
@@ -80,21 +91,21 @@ class Path:
     def __str__(self) -> str:
         """A table with one line per network, and a last line that says what was found, and why."""
         size = max(len("action"), *(len(t.action) for t in self.trials))
-        lines = [f"{'action':{size}}  parameters    excess +- error   verdict"]
-        for action, _, count, excess, error, verdict in self._rows():
-            lines.append(f"{action:{size}}  {count:>10} {excess:>9} +- {error}   {verdict}")
+        lines = [f"{'action':{size}}  parameters    excess +- error   apart   verdict"]
+        for action, _, count, excess, error, apart, verdict in self._rows():
+            lines.append(f"{action:{size}}  {count:>10} {excess:>9} +- {error}  {apart:>6}   {verdict}")
         return "\n".join([*lines, self.reason])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        header = ["action", "widths", "parameters", "excess", "standard error", "verdict"]
+        header = ["action", "widths", "parameters", "excess", "standard error", "apart", "verdict"]
         return _show.table("Networks in the order in which they were tried", header, self._rows(), self.reason)
 
     def _rows(self) -> Iterator[tuple[str, ...]]:
         for i, t in enumerate(self.trials):
             verdict = "best" if i == self.best else "accepted" if t.accepted else "refused"
-            figures = (f"{t.parameters:,}", f"{t.excess:.0e}", f"{t.error:.0e}")
+            figures = (f"{t.parameters:,}", f"{t.excess:.0e}", f"{t.error:.0e}", f"{t.apart:.1%}")
             yield (t.action, "-".join(map(str, t.widths)), *figures, verdict)
 
     @property
@@ -103,12 +114,12 @@ class Path:
         found, best = (self.trials[i] for i in (self.found, self.best))
         names = ["-".join(map(str, t.widths)) + f" ({t.parameters:,} parameters)" for t in (found, best)]
         power = f"a network whose {QUANTITIES[self.order]} is off by {self.seen:.1%} would have been seen"
-        held = f"by {self.rows:,} held-out labels"
-        if self.found == self.best:
-            smaller = "none of the smaller ones is within the limit"
-            return f"Of {len(self.trials)} networks {names[0]} is the best {held}, and {smaller}; {power}."
-        rule = f"smallest of {len(self.trials)} networks not told {held} from the best"
-        return f"{names[0]} is the {rule}, {names[1]}; {power}."
+        number = sum(t.accepted for t in self.trials)
+        which = f"{number} of {len(self.trials)} networks that {self.rows:,} held-out labels do not tell from the best"
+        if number == 1:
+            return f"{names[0]} is the best of {len(self.trials)} networks, and no other is within the limit; {power}."
+        best_one = "which it is" if self.found == self.best else names[1]
+        return f"{names[0]} is the smallest near the mean of the {which}, {best_one}; {power}."
 
 
 class Judge:
@@ -138,17 +149,35 @@ class Judge:
             gaps, floor = own - squared[best], noise * net.parameter_count / self.rows
             error = torch.stack([block.mean() for block in gaps.tensor_split(BLOCKS)]).std().item() / BLOCKS**0.5
             excess = gaps.mean().item()
-            verdicts.append((excess, error, excess <= min(max(STRICT * error, LEAST * floor), MOST * floor)))
+            verdicts.append((excess, error, excess <= min(STRICT * error, floor)))
         return best, verdicts
 
     def choose(self, actions: Sequence[str], nets: Sequence[Surrogate]) -> tuple[int, Path]:
-        """Return which network is the smallest accepted one, and the record of all."""
+        """Return the smallest accepted network near the mean of the accepted ones, and the record of all."""
         best, verdicts = self.verdicts(nets)
-        accepted = [i for i, verdict in enumerate(verdicts) if verdict[2]]
-        found = min(accepted, key=lambda i: (nets[i].parameter_count, verdicts[i][0]))
-        facts = zip(actions, nets, verdicts, strict=True)
-        trials = tuple(Trial(action, tuple(n.widths), n.parameter_count, *verdict) for action, n, verdict in facts)
+        apart = self._apart(nets, [i for i, verdict in enumerate(verdicts) if verdict[2]])
+        near = [i for i, verdict in enumerate(verdicts) if verdict[2] and apart[i] <= APART * min(apart)]
+        found = min(near, key=lambda i: (nets[i].parameter_count, apart[i]))
+        facts = zip(actions, nets, verdicts, apart, strict=True)
+        trials = tuple(Trial(action, tuple(n.widths), n.parameter_count, *v, far) for action, n, v, far in facts)
         return found, Path(trials, found, best, len(self.held.x), self._seen(nets[best]), self.loss.order)
+
+    @torch.no_grad()
+    def _apart(self, nets: Sequence[Surrogate], accepted: list[int]) -> list[float]:
+        """Return each network's relative distance from the mean of the accepted ones."""
+        x = self.held.x[:POINTS]
+        d, smooth = x.shape[1], all(net.activation.smooth for net in nets)
+        signs = torch.randint(0, 2, (DIRECTIONS, d), generator=torch.Generator().manual_seed(0)) * 2 - 1
+        directions = (torch.eye(d) if d <= DIRECTIONS else signs) * self.held.x.std(0)
+        outputs = [n.taylor(x, order=2 if smooth else 1, directions=directions if smooth else None) for n in nets]
+        distances = []
+        for kind in zip(*outputs, strict=True):
+            unit = 1 if kind[0].ndim == 1 else self.held.x.std(0)
+            kind = torch.stack([part * unit for part in kind])
+            mean = kind[accepted].mean(0)
+            size = (mean - (mean.mean() if mean.ndim == 1 else 0)).square().mean().clamp_min(1e-300)
+            distances.append((((kind - mean).square().flatten(1).mean(1) / size).sqrt() + 1e-12).log())
+        return torch.stack(distances).mean(0).exp().tolist()
 
     @torch.no_grad()
     def _seen(self, net: Surrogate) -> float:
@@ -163,9 +192,7 @@ class Judge:
         own = stack(*(part * (i == order) for i, part in enumerate(outputs))) @ self.loss.matrix.T
         size = own.square().sum(1).mean().item()
         product = 2 * (own * self.loss.residuals(net, some)).sum(1)
-        by_noise = (STRICT + POWER) * product.std().item() / len(self.held.x) ** 0.5 / max(size, 1e-300)
-        by_floor = (LEAST * net.parameter_count / self.rows / max(size, 1e-300)) ** 0.5
-        return max(by_noise, by_floor)
+        return (STRICT + POWER) * product.std().item() / len(self.held.x) ** 0.5 / max(size, 1e-300)
 
 
 @torch.no_grad()

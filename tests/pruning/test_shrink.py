@@ -85,7 +85,7 @@ def test_order_zero_and_two_and_a_share_of_the_samples(trained):
     hvp = torch.stack([torch.autograd.grad(g[:, i].sum(), x, retain_graph=True)[0] for i in range(2)], 1)
     full = SimpleNamespace(**{**vars(samples), "hvp": hvp + 0.1 * points(len(x), 4, 3).view(-1, 2, 2), "directions": u})
     small, path = sl.shrink(net, full)
-    assert path.order == 2 and small.parameter_count <= 17 and "curvature" in path.reason
+    assert path.order == 2 and small.parameter_count < 40 and "curvature" in path.reason
 
 
 def test_a_network_of_one_node_stays_or_becomes_affine():
@@ -137,15 +137,15 @@ def test_growing_gives_up_above_the_largest_size(trained):
 
 def test_the_path_reads_as_a_table():
     trials = (
-        Trial("in one stroke, trained", (7, 8, 1), 73, 0.0, 0.0, True),
-        Trial("7 nodes in layer 1", (7, 7, 1), 64, 5e-5, 4e-5, True),
+        Trial("in one stroke, trained", (7, 8, 1), 73, 0.0, 0.0, True, 0.02),
+        Trial("7 nodes in layer 1", (7, 7, 1), 64, 5e-5, 4e-5, True, 0.021),
     )
     assert str(Path(trials, 1, 0, 4096, 0.031, 1)).split("\n") == [
-        "action                  parameters    excess +- error   verdict",
-        "in one stroke, trained          73     0e+00 +- 0e+00   best",
-        "7 nodes in layer 1              64     5e-05 +- 4e-05   accepted",
-        "7-7-1 (64 parameters) is the smallest of 2 networks not told by 4,096 held-out labels from the best, 7-8-1 "
-        "(73 parameters); a network whose gradient is off by 3.1% would have been seen.",
+        "action                  parameters    excess +- error   apart   verdict",
+        "in one stroke, trained          73     0e+00 +- 0e+00    2.0%   best",
+        "7 nodes in layer 1              64     5e-05 +- 4e-05    2.1%   accepted",
+        "7-7-1 (64 parameters) is the smallest near the mean of the 2 of 2 networks that 4,096 held-out labels do not "
+        "tell from the best, 7-8-1 (73 parameters); a network whose gradient is off by 3.1% would have been seen.",
     ]
 
 
