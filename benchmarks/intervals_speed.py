@@ -17,7 +17,7 @@ from sobolev_lib import Samples
 from sobolev_lib.enclosure.adjoints import Split, enclose
 from sobolev_lib.enclosure.interval import Interval, ball
 from sobolev_lib.network.surrogate import Surrogate
-from sobolev_lib.pruning.significance import significance
+from sobolev_lib.pruning.scores import significance
 from sobolev_lib.simulation.case_study import basket_case
 from sobolev_lib.simulation.noise import gaussian
 from sobolev_lib.training.fit import fit

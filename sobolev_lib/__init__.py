@@ -40,9 +40,7 @@ from sobolev_lib.pruning.cut import (
     affine_layers,
     cut,
     cut_inputs,
-    keep_above,
     keep_most,
-    keep_share,
     means,
     midpoints,
     remove_layers,
@@ -50,10 +48,17 @@ from sobolev_lib.pruning.cut import (
 from sobolev_lib.pruning.grow import grow
 from sobolev_lib.pruning.judge import Path
 from sobolev_lib.pruning.linearise import Linearised, linearise
-from sobolev_lib.pruning.rivals import score_at_random, score_by_magnitude, score_by_taylor, score_by_variance
+from sobolev_lib.pruning.scores import (
+    Scores,
+    balls,
+    score_at_random,
+    score_by_magnitude,
+    score_by_taylor,
+    score_by_variance,
+    significance,
+)
 from sobolev_lib.pruning.selection import keep_predictive
 from sobolev_lib.pruning.shrink import shrink
-from sobolev_lib.pruning.significance import Significance, balls, significance
 from sobolev_lib.simulation import directions
 from sobolev_lib.simulation.case_study import BasketCase, basket_case
 from sobolev_lib.simulation.closed_form import Greeks, bachelier, black_scholes, heston
@@ -142,7 +147,7 @@ __all__ = [
     "ErrorBound",
     "error_bound",
     # Chapter 7: significance and pruning
-    "Significance",
+    "Scores",
     "balls",
     "significance",
     "score_by_magnitude",
@@ -150,8 +155,6 @@ __all__ = [
     "score_by_variance",
     "score_at_random",
     "keep_most",
-    "keep_share",
-    "keep_above",
     "keep_predictive",
     "midpoints",
     "means",

@@ -19,7 +19,7 @@ def results():
     return {
         "Errors": ERRORS,
         "table": sl.table({"a < b": ERRORS}),
-        "Significance": sl.significance(net, sl.balls(samples.x[:3].double(), 0.1)),
+        "Scores": sl.significance(net, sl.balls(samples.x[:3].double(), 0.1)),
         "Greeks": sl.bachelier(X, strike=1.0, volatility=0.2, maturity=1.0),
         "one Greek": sl.bachelier(1.0, strike=1.0, volatility=0.2, maturity=1.0),
         "basket": sl.basket_case().reference(torch.ones(3, 7)),

@@ -47,12 +47,14 @@ def definitions(module: str) -> dict[str, Definition]:
     return found
 
 
-def mentioned() -> set[str]:
-    """Return all names that stand in the annotations of what the package exports."""
+def mentioned(wanted: set[str]) -> set[str]:
+    """Return all names that stand in the annotations of what is documented."""
     found = set()
     for path in LIBRARY.rglob("[!_]*.py"):
-        for name, node in definitions(".".join(path.relative_to(LIBRARY).with_suffix("").parts)).items():
-            for part in ast.walk(node) if name in sobolev_lib.__all__ else ():
+        module = ".".join(path.relative_to(LIBRARY).with_suffix("").parts)
+        for name, node in definitions(module).items():
+            shown = name in sobolev_lib.__all__ or f"{module}.{name}" in wanted
+            for part in ast.walk(node) if shown else ():
                 for annotation in (getattr(part, "annotation", None), getattr(part, "returns", None)):
                     if annotation is not None:
                         found |= {leaf.id for leaf in ast.walk(annotation) if isinstance(leaf, ast.Name)}
@@ -78,10 +80,12 @@ def public_names(module: str) -> dict[str, str]:
     These are the names that the package exports, the types that their signatures mention, what chapters and docstrings
     lead to, and the functions of a module that is exported itself.
     """
-    types, wanted = mentioned(), pointed_to()
+    wanted = pointed_to()
+    types = mentioned(wanted)
     found = {}
     for name, node in definitions(module).items():
-        if name in sobolev_lib.__all__:
+        exported = getattr(sobolev_lib, name, None) if name in sobolev_lib.__all__ else None
+        if exported is not None and getattr(exported, "__module__", "") in ("", f"sobolev_lib.{module}"):
             found[name] = f"sobolev_lib.{name}"
         elif name.startswith("_"):
             continue

@@ -2,12 +2,11 @@
 
 This package joins the others: enclosures rank the nodes, labels judge what is left. Read in this order:
 
-significance - the interval significance of each node: width of its interval times its largest adjoint;
-rivals - other scores: magnitude, Taylor, variance, chance;
+scores - how much each node matters: interval significance, and its rivals;
 cut - how nodes, inputs and layers are removed and folded into what follows;
 selection - nodes chosen for what they say of the others;
 linearise - a layer replaced by an affine map, with a proved bound of the change;
-judge - when held-out labels justify a smaller network;
-shrink - cutting and training in turns, down to the smallest network that the labels justify;
+judge - which of several networks held-out labels justify;
+shrink - one node less at a time, down to the smallest network that labels justify;
 grow - the other direction.
 """

@@ -1,6 +1,6 @@
 r"""Cutting nodes out of a network, and folding what they contributed into what follows.
 
-Score, policy and cut are three things. Scores come from the module ``significance`` (or from anybody); a policy turns
+Score, policy and cut are three things. Scores come from the module ``scores`` (or from anybody); a policy turns
 them into the nodes to keep; `cut` makes the smaller network. What a removed node :math:`a_j` sent to the next layer,
 :math:`W_{\cdot j}\, a_j`, is not simply dropped but *folded*:
 
@@ -16,6 +16,7 @@ Stork (1992) for compensating what is removed.
 """
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -24,15 +25,16 @@ from sobolev_lib import _check
 from sobolev_lib.enclosure.adjoints import Enclosure
 from sobolev_lib.enclosure.interval import mid
 from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.pruning.scores import Scores, samples_of
 
 RIDGE = 1e-10  # relative to the mean square of the kept nodes: enough against exact copies, too little to bias
 
 
-def keep_most(scores: Sequence[Tensor], count: int | Sequence[int]) -> list[Tensor]:
+def keep_most(scores: Scores | Sequence[Tensor], count: int | Sequence[int]) -> list[Tensor]:
     """Return, for each layer, the indices of the `count` nodes with the highest scores, in ascending order.
 
     Args:
-        scores: One tensor (m_l,) per hidden layer, for example ``significance(net, box).hidden``.
+        scores: ``Scores``, or one tensor (m_l,) per hidden layer.
         count: How many to keep in each layer, one number for all or one per layer; at least 1, at most all.
 
     Raises:
@@ -45,7 +47,8 @@ def keep_most(scores: Sequence[Tensor], count: int | Sequence[int]) -> list[Tens
         >>> sl.keep_most([torch.tensor([0.1, 3.0, 2.0])], 2)
         [tensor([1, 2])]
     """
-    counts = [count] * len(scores) if isinstance(count, int) else list(count)
+    scores = getattr(scores, "hidden", scores)
+    counts = [count] * len(scores) if isinstance(count, Integral) else list(count)
     if len(counts) != len(scores):
         raise ValueError(f"count: got {len(counts)} numbers, need one for each of {len(scores)} hidden layers")
     kept = []
@@ -54,75 +57,6 @@ def keep_most(scores: Sequence[Tensor], count: int | Sequence[int]) -> list[Tens
         number = _check.count(f"count[{layer}]", number, most=len(score))
         kept.append(score.argsort(descending=True, stable=True)[:number].sort().values)
     return kept
-
-
-def keep_share(scores: Sequence[Tensor], share: float) -> list[Tensor]:
-    """Return the nodes to keep if a share of all nodes is kept, wherever they are.
-
-    Each layer's scores are divided by their sum, so that layers can be compared, and the nodes of all layers are ranked
-    together. The best node of each layer is kept whatever its rank: a layer without nodes would cut the network in two.
-
-    Args:
-        scores: One tensor (m_l,) per hidden layer, non-negative.
-        share: Above 0, at most 1; the number kept is the share of all nodes, rounded, and at least one per layer.
-
-    Raises:
-        ValueError: A share outside of (0, 1], a negative score.
-
-    Chapter 7.
-
-    Example:
-        >>> import torch
-        >>> sl.keep_share([torch.tensor([8.0, 1.0, 1.0]), torch.tensor([0.4, 0.3, 0.3])], 0.5)
-        [tensor([0]), tensor([0, 1])]
-    """
-    share = _check.positive("share", share)
-    if share > 1:
-        raise ValueError(f"share: got {share}, need a number above 0 and at most 1")
-    shares = _shares(scores)
-    best = torch.cat([torch.arange(len(s)) == s.argmax() for s in shares])
-    ranked = torch.where(best, torch.inf, torch.cat(shares)).argsort(descending=True, stable=True)
-    number = max(len(shares), round(share * len(ranked)))
-    mask = torch.zeros(len(ranked), dtype=torch.bool)
-    mask[ranked[:number]] = True
-    return [part.nonzero().squeeze(1) for part in mask.split([len(s) for s in shares])]
-
-
-def keep_above(scores: Sequence[Tensor], threshold: float) -> list[Tensor]:
-    """Return the nodes whose share of their layer's total score is at least a threshold.
-
-    Args:
-        scores: One tensor (m_l,) per hidden layer, non-negative.
-        threshold: From 0 (keep all) to 1; in a layer where no node reaches it, the best one is kept.
-
-    Raises:
-        ValueError: A threshold outside of [0, 1], a negative score.
-
-    Chapter 7.
-
-    Example:
-        >>> import torch
-        >>> sl.keep_above([torch.tensor([8.0, 1.0, 1.0]), torch.tensor([0.4, 0.3, 0.3])], 0.3)
-        [tensor([0]), tensor([0, 1, 2])]
-    """
-    threshold = _check.positive("threshold", threshold, or_zero=True)
-    if threshold > 1:
-        raise ValueError(f"threshold: got {threshold}, need a number from 0 to 1")
-    return [((s >= threshold) | (torch.arange(len(s)) == s.argmax())).nonzero().squeeze(1) for s in _shares(scores)]
-
-
-def _shares(scores: Sequence[Tensor]) -> list[Tensor]:
-    """Return each layer's scores divided by their sum."""
-    if not len(scores):
-        raise ValueError("scores: got 0 layers, need at least 1")
-    shares = []
-    for layer, score in enumerate(scores):
-        score = _check.tensor(f"scores[{layer}]", score, shape=("m",))
-        if (score < 0).any():
-            raise ValueError(f"scores[{layer}]: got {score.min().item():g}, need numbers >= 0")
-        total = score.sum()
-        shares.append(score / total if total > 0 else score)
-    return shares
 
 
 def midpoints(enclosure: Enclosure) -> list[Tensor]:
@@ -163,8 +97,7 @@ def means(net: Surrogate, x: Tensor) -> list[Tensor]:
 @torch.no_grad()
 def hidden_activations(net: Surrogate, x: Tensor) -> list[Tensor]:
     """Return the activations (n, m_l) of all hidden layers at inputs x (n, d)."""
-    x = _check.tensor("x", x, shape=("n", net.widths[0]), dtype=net.dtype)
-    a, layers = net.scale_inputs(x), []
+    a, layers = net.scale_inputs(samples_of(net, x)), []
     for weight, bias in zip(net.weights[:-1], net.biases[:-1], strict=True):
         a = net.activation(torch.addmm(bias, a, weight.T))
         layers.append(a)
@@ -211,7 +144,7 @@ def cut(
     widths = net.widths
     kept = _checked_kept(kept, widths[1:-1])
     if x is not None:
-        x = _check.tensor("x", x, shape=("n", widths[0]), dtype=net.dtype)
+        x = samples_of(net, x)
     if values is not None:
         if len(values) != len(kept):
             raise ValueError(f"values: got {len(values)} layers, need {len(kept)}")
@@ -274,7 +207,7 @@ def cut_inputs(net: Surrogate, kept: Tensor, *, x: Tensor | None = None, values:
         values = _check.tensor("values", values, shape=(width,)).to(net.dtype)
         fold_weight, fold_bias = 0, weight[:, removed] @ net.scale_inputs(values)[removed]
     else:
-        u = net.scale_inputs(_check.tensor("x", x, shape=("n", width), dtype=net.dtype))
+        u = net.scale_inputs(samples_of(net, x))
         fitted = _regression(u[:, kept], u[:, removed] @ weight[:, removed].T)
         fold_weight, fold_bias = fitted[:-1].T, fitted[-1]
     scaling = dict(net.named_buffers())
@@ -285,7 +218,7 @@ def cut_inputs(net: Surrogate, kept: Tensor, *, x: Tensor | None = None, values:
 
 
 @torch.no_grad()
-def remove_layers(net: Surrogate, layers: Sequence[int], x: Tensor) -> Surrogate:
+def remove_layers(net: Surrogate, layers: int | Sequence[int], x: Tensor) -> Surrogate:
     r"""Return a new network without the given hidden layers (counted from 0).
 
     The pre-activations of the layer behind a gap are fitted, by least squares over the samples, as an affine function
@@ -293,7 +226,7 @@ def remove_layers(net: Surrogate, layers: Sequence[int], x: Tensor) -> Surrogate
 
     Args:
         net: The network, left as it is.
-        layers: Hidden layers to remove; all of them leaves an affine function.
+        layers: Hidden layers to remove, one or several; all of them leaves an affine function.
         x: Samples (n, d).
 
     Raises:
@@ -313,12 +246,13 @@ def remove_layers(net: Surrogate, layers: Sequence[int], x: Tensor) -> Surrogate
         >>> small.widths, torch.allclose(small(x), net(x))
         ([1, 1, 1], True)
     """
-    hidden = len(net.weights) - 1
+    hidden = len(_check.instance("net", net, Surrogate).weights) - 1
+    layers = [layers] if isinstance(layers, Integral) else layers
     layers = [_check.count(f"layers[{i}]", layer, least=0, most=hidden - 1) for i, layer in enumerate(layers)]
     if len(set(layers)) != len(layers):
         raise ValueError(f"layers: got {layers}, need each layer at most once")
     inputs = [
-        net.scale_inputs(_check.tensor("x", x, shape=("n", net.widths[0]), dtype=net.dtype)),
+        net.scale_inputs(samples_of(net, x)),
         *hidden_activations(net, x),
     ]
     weights, biases, source = [], [], 0

@@ -24,6 +24,7 @@ from sobolev_lib.enclosure.adjoints import Enclosure
 from sobolev_lib.enclosure.interval import mag
 from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.pruning.cut import fold_by_regression, hidden_activations
+from sobolev_lib.pruning.scores import samples_of
 
 TINY = 1e-10  # of a node's own variance: what is left of it is rounding, and others already say what it says
 
@@ -76,7 +77,7 @@ def keep_predictive(
             raise ValueError(f"enclosure: got layers of {[a.shape[1] for a in adjoints]} nodes, need {widths}")
         importance = [mag(bar).mean(0).to(net.dtype) for bar in adjoints[1:]] + [torch.ones(1, dtype=net.dtype)]
     nodes, kept = hidden_activations(net, x), []
-    left, weight, bias = net.scale_inputs(torch.as_tensor(x, dtype=net.dtype)), net.weights[0], net.biases[0]
+    left, weight, bias = net.scale_inputs(samples_of(net, x)), net.weights[0], net.biases[0]
     for layer, number in enumerate(counts):
         a = net.activation(torch.addmm(bias, left, weight.T))
         target = torch.addmm(net.biases[layer + 1], nodes[layer], net.weights[layer + 1].T)

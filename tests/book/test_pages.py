@@ -244,9 +244,7 @@ def test_an_entry_of_the_reference_leads_to_the_section_that_derives_or_uses_it(
     entries = {name: reference.find(id=f"sobolev_lib.{name}") for name in sobolev_lib.__all__}
     links = {name: entry.parent.select('a[href^="../notebooks/"]') for name, entry in entries.items() if entry}
     without = [name for name, found in links.items() if not any("#" in link["href"] for link in found)]
-    assert without == ["keep_share", "keep_above"]  # policies that the chapters do without
-    assert links["keep_share"]
-    assert links["keep_above"]
+    assert without == []
 
 
 @pytest.mark.parametrize("name", ["api", "glossary", "ten_questions"])

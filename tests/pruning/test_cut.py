@@ -15,13 +15,12 @@ from sobolev_lib.pruning.cut import (
     cut,
     cut_inputs,
     hidden_activations,
-    keep_above,
     keep_most,
-    keep_share,
     means,
     midpoints,
     remove_layers,
 )
+from sobolev_lib.pruning.scores import score_by_variance
 from tests import oracles
 
 F64 = torch.float64
@@ -190,57 +189,17 @@ def test_means_and_midpoints_by_hand():
     torch.testing.assert_close(midpoints(enclosure)[1], (0.5 * (node.lo + node.hi)).mean(0))
 
 
+def test_keep_most_takes_scores_as_they_are():
+    net, x = random_net()
+    scores = score_by_variance(net, x)
+    ours, theirs = keep_most(scores, 2), keep_most(scores.hidden, [2, 2])
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
 def test_keep_most_takes_the_highest_and_of_equals_the_first():
     scores = [torch.tensor([1.0, 5.0, 5.0, 0.0]), torch.tensor([2.0, 2.0, 2.0])]
     assert [k.tolist() for k in keep_most(scores, [2, 1])] == [[1, 2], [0]]
     assert [k.tolist() for k in keep_most(scores, 3)] == [[0, 1, 2], [0, 1, 2]]
-
-
-def test_keep_share_ranks_all_layers_together():
-    scores = [torch.tensor([6.0, 3.0, 1.0]), torch.tensor([50.0, 25.0, 15.0, 10.0])]  # shares .6 .3 .1, .5 .25 .15 .1
-    expected = {0.1: [[0], [0]], 3 / 7: [[0, 1], [0]], 4 / 7: [[0, 1], [0, 1]], 5 / 7: [[0, 1], [0, 1, 2]]}
-    expected |= {1: [[0, 1, 2], [0, 1, 2, 3]]}
-    for share, kept in expected.items():
-        assert [k.tolist() for k in keep_share(scores, share)] == kept
-    scaled = [scores[0], 1000 * scores[1]]
-    assert [k.tolist() for k in keep_share(scaled, 5 / 7)] == expected[5 / 7]  # the unit of a layer does not matter
-
-
-def test_every_layer_keeps_its_best_node_even_without_any_significance():
-    scores = [torch.ones(4), torch.tensor([0.0, 0.0]), torch.cat([torch.zeros(99), torch.ones(1)])]
-    for kept in (keep_share(scores, 0.01), keep_above(scores, 1.0)):
-        assert [k.tolist() for k in kept] == [[0], [0], [99]]
-
-
-def test_keep_share_keeps_as_many_as_it_says():
-    generator = torch.Generator().manual_seed(0)
-    scores = [torch.rand(m, generator=generator) ** 4 for m in (30, 5, 65)]
-    for share in (0.03, 0.1, 0.5, 0.77, 1.0):
-        kept = keep_share(scores, share)
-        assert sum(map(len, kept)) == max(3, round(100 * share))
-        assert all((k.diff() > 0).all() for k in kept)
-
-
-def test_keep_above_compares_shares_of_a_layer():
-    scores = [torch.tensor([6.0, 3.0, 1.0]), torch.tensor([0.5, 0.25, 0.15, 0.1])]
-    assert [k.tolist() for k in keep_above(scores, 0.3)] == [[0, 1], [0]]
-    assert [k.tolist() for k in keep_above(scores, 0)] == [[0, 1, 2], [0, 1, 2, 3]]
-    assert [k.tolist() for k in keep_above(scores, 0.9)] == [[0], [0]]
-
-
-@pytest.mark.parametrize("policy", [keep_share, keep_above])
-def test_shares_that_make_no_sense_are_refused(policy):
-    name = "share" if policy is keep_share else "threshold"
-    with pytest.raises(ValueError, match=f"{name}: got 1.5, need a number"):
-        policy([torch.ones(3)], 1.5)
-    with pytest.raises(ValueError, match=f"{name}: got -0.5, need a finite number"):
-        policy([torch.ones(3)], -0.5)
-    with pytest.raises(ValueError, match=r"scores\[1\]: got -2, need numbers >= 0"):
-        policy([torch.ones(3), torch.tensor([1.0, -2.0])], 0.5)
-    with pytest.raises(ValueError, match="scores: got 0 layers, need at least 1"):
-        policy([], 0.5)
-    with pytest.raises(ValueError, match=r"scores\[0\]: got shape \(1, 3\), need \(m,\)"):
-        policy([torch.ones(1, 3)], 0.5)
 
 
 def test_folding_values_of_inputs_equals_clamping_them():
@@ -397,6 +356,10 @@ def test_counts_that_cannot_be_kept_are_refused(count, error, message):
 
 def test_layers_and_objects_that_are_not_there_are_refused():
     net, x = random_net()
+    assert remove_layers(net, 0, x).widths == remove_layers(net, [0], x).widths
+    for function in (means, lambda n, none: cut(n, [[0]] * 2, x=none), lambda n, none: remove_layers(n, 0, none)):
+        with pytest.raises(ValueError, match="x: got no samples, need at least 1"):
+            function(net, x[:0])
     with pytest.raises(ValueError, match=r"layers\[0\]: got 2, need an integer from 0 to 1"):
         remove_layers(net, [2], x)
     with pytest.raises(ValueError, match=r"layers: got \[1, 1\], need each layer at most once"):

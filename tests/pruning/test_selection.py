@@ -8,8 +8,8 @@ import torch
 from sobolev_lib.enclosure.adjoints import enclose
 from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.pruning.cut import cut, hidden_activations, keep_most
+from sobolev_lib.pruning.scores import balls
 from sobolev_lib.pruning.selection import keep_predictive
-from sobolev_lib.pruning.significance import balls
 from tests import oracles
 
 F64 = torch.float64

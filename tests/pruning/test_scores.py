@@ -1,4 +1,4 @@
-"""Significance: closed forms of linear networks, the bound by sampling, symmetries, refusals."""
+"""Scores: significance in closed form and by sampling; what each rival says it measures, measured by brute force."""
 
 import pytest
 import torch
@@ -6,7 +6,16 @@ import torch
 from sobolev_lib.enclosure.adjoints import Split, enclose
 from sobolev_lib.enclosure.interval import Interval
 from sobolev_lib.network.surrogate import Surrogate
-from sobolev_lib.pruning.significance import Significance, balls, significance
+from sobolev_lib.pruning.cut import cut, midpoints
+from sobolev_lib.pruning.scores import (
+    Scores,
+    balls,
+    score_at_random,
+    score_by_magnitude,
+    score_by_taylor,
+    score_by_variance,
+    significance,
+)
 from tests import oracles
 
 F64 = torch.float64
@@ -39,7 +48,9 @@ def test_significance_of_a_linear_network_in_closed_form():
     torch.testing.assert_close(scores.inputs, spread * (second @ first).abs() * net.output_scale)
     # A product of a node's range with a constant adjoint is as wide as the width times the magnitude.
     torch.testing.assert_close(significance(net, box, measure="product").hidden[0], scores.hidden[0])
-    assert significance(net, box, of="gradient").hidden[0].max() < 1e-12  # the gradient is constant
+    # The gradient is constant, but a node that becomes a constant takes its part of it along.
+    of_gradient = first.abs().sum(1) * second.abs() * net.output_scale
+    torch.testing.assert_close(significance(net, box, of="gradient").hidden[0], of_gradient)
 
 
 def test_product_is_the_width_of_the_interval_product():
@@ -206,14 +217,14 @@ def test_balls_take_one_radius_or_one_per_input():
 
 
 def test_shares_add_up_to_one_and_a_layer_without_significance_stays_zero():
-    scores = Significance(torch.tensor([1.0, 3.0]), [torch.tensor([2.0, 2.0, 4.0]), torch.zeros(2)])
+    scores = Scores(torch.tensor([1.0, 3.0]), [torch.tensor([2.0, 2.0, 4.0]), torch.zeros(2)])
     shares = scores.normalised()
     assert shares.inputs.tolist() == [0.25, 0.75] and shares.hidden[0].tolist() == [0.25, 0.25, 0.5]
     assert shares.hidden[1].tolist() == [0, 0]
 
 
 def test_the_summary_names_the_layers_and_how_few_nodes_hold_half():
-    text = str(Significance(torch.tensor([1.0, 3.0]), [torch.tensor([3.0, 3.0, 3.0, 1.0])])).splitlines()
+    text = str(Scores(torch.tensor([1.0, 3.0]), [torch.tensor([3.0, 3.0, 3.0, 1.0])])).splitlines()
     assert text[1].split() == ["inputs", "2", "0.750", "1", "nodes"]
     assert text[2].split() == ["hidden", "1", "4", "0.300", "2", "nodes"]
 
@@ -255,3 +266,159 @@ def test_a_radius_that_does_not_fit_is_refused(radius):
         balls(torch.zeros(4, 2), radius)
     with pytest.raises(ValueError, match=r"x: got shape \(2,\), need \(n, d\)"):
         balls(torch.zeros(2), 1.0)
+
+
+@torch.no_grad()
+def test_no_fold_by_a_constant_changes_the_gradient_by_more_than_the_significance():
+    """A node that is folded has tangent 0, which need not lie in its interval: here the first one's is about 1."""
+    net = Surrogate([1, 2, 1], "silu")
+    net.weights[0].copy_(torch.tensor([[1.0], [0.5]]))
+    net.biases[0].copy_(torch.tensor([60.0, 0.0]))
+    net.weights[1].copy_(torch.tensor([[1.0, 0.05]]))
+    box = Interval([-1.0], [1.0])
+    scores = significance(net, box, of="gradient").hidden[0]
+    x = torch.linspace(-1, 1, 201, dtype=F64)[:, None]
+    values = midpoints(enclose(net, box, rounding="nearest"))
+    for node, seen in ((0, 1.0), (1, 0.018)):
+        small = cut(net, [torch.tensor([1 - node])], values=values)
+        change = (small.gradient(x) - net.gradient(x)).abs().max().item()
+        assert change == pytest.approx(seen, abs=0.05) and change <= scores[node]
+
+
+def run(net, x, changes=None):
+    """The value, with changes added to the hidden activations; and these activations."""
+    a, seen = (x - net.input_shift) / net.input_scale, []
+    for layer, (weight, bias) in enumerate(zip(net.weights[:-1], net.biases[:-1], strict=True)):
+        a = net.activation(a @ weight.T + bias)
+        if changes is not None:
+            a = a + changes[layer]
+        seen.append(a)
+    return net.output_shift + net.output_scale * (a @ net.weights[-1].T + net.biases[-1])[:, 0], seen
+
+
+def all_scores(net, x):
+    return {
+        "magnitude": score_by_magnitude(net),
+        "taylor": score_by_taylor(net, x),
+        "centred": score_by_taylor(net, x, centred=True),
+        "variance": score_by_variance(net, x),
+    }
+
+
+def test_magnitude_by_hand():
+    net, _ = oracles.random_net((2, 3, 1))
+    first, second = net.weights[0].tolist(), net.weights[1].tolist()[0]
+    incoming = [sum(w * w for w in row) ** 0.5 for row in first]
+    scores = score_by_magnitude(net)
+    assert scores.hidden[0].tolist() == pytest.approx([a * abs(b) for a, b in zip(incoming, second, strict=True)])
+    assert scores.inputs.tolist() == pytest.approx([sum(row[i] ** 2 for row in first) ** 0.5 for i in range(2)])
+
+
+def test_the_product_of_norms_does_not_depend_on_how_a_relu_node_is_scaled():
+    net, x = oracles.random_net(activation="relu")
+    same = net.copy()
+    with torch.no_grad():
+        for parameter in (same.weights[0][2], same.biases[0][2]):
+            parameter.mul_(7)
+        same.weights[1][:, 2].div_(7)
+    torch.testing.assert_close(same(x), net(x))
+    torch.testing.assert_close(score_by_magnitude(same).hidden[0], score_by_magnitude(net).hidden[0])
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_taylor_by_automatic_differentiation(centred):
+    net, x = oracles.random_net()
+    changes = [torch.zeros(len(x), m, dtype=F64, requires_grad=True) for m in net.widths[1:-1]]
+    value, nodes = run(net, x, changes)
+    adjoints = torch.autograd.grad(value.sum(), changes)
+    for score, node, bar in zip(score_by_taylor(net, x, centred=centred).hidden, nodes, adjoints, strict=True):
+        node = node.detach() - (node.detach().mean(0) if centred else 0)
+        torch.testing.assert_close(score, (node * bar).abs().mean(0))
+
+
+@torch.no_grad()
+def test_taylor_is_exact_where_the_value_is_linear_in_the_node():
+    """In the last hidden layer: the mean change of the value when the node is set to zero, or to its mean."""
+    net, x = oracles.random_net()
+    value, nodes = run(net, x)
+    for centred in (False, True):
+        scores = score_by_taylor(net, x, centred=centred).hidden[1]
+        for node in range(4):
+            changes = [torch.zeros(len(x), m, dtype=F64) for m in (5, 4)]
+            column = nodes[1][:, node]
+            changes[1][:, node] = (column.mean() if centred else 0) - column
+            assert (run(net, x, changes)[0] - value).abs().mean().item() == pytest.approx(scores[node].item())
+
+
+@torch.no_grad()
+def test_variance_is_the_change_of_the_next_layer_when_the_node_is_set_to_its_mean():
+    net, x = oracles.random_net()
+    _, nodes = run(net, x)
+    for layer in range(2):
+        before = nodes[layer] @ net.weights[layer + 1].T
+        for node in range(net.widths[layer + 1]):
+            changed = nodes[layer].clone()
+            changed[:, node] = changed[:, node].mean()
+            squared = (changed @ net.weights[layer + 1].T - before).square().sum(1).mean()
+            assert score_by_variance(net, x).hidden[layer][node].item() == pytest.approx(squared.sqrt().item())
+
+
+def test_dead_nodes_score_zero_and_constant_ones_where_the_fold_is_the_mean():
+    net, x = oracles.random_net()
+    with torch.no_grad():
+        net.weights[0][1] = 0  # constant, but not zero
+        net.weights[1][:, 2] = 0  # nothing depends on it
+    scores = {name: score.hidden[0] for name, score in all_scores(net, x).items()}
+    assert all(score[2] == 0 for score in scores.values())
+    assert scores["centred"][1] < 1e-14 and scores["variance"][1] < 1e-14 and scores["magnitude"][1] == 0
+    assert scores["taylor"][1] > 1e-3  # setting it to zero would change the value
+
+
+def test_permuting_the_nodes_permutes_the_rivals_scores():
+    net, x = oracles.random_net()
+    order = torch.tensor([3, 0, 4, 1, 2])
+    weights, biases = [w.detach().clone() for w in net.weights], [b.detach().clone() for b in net.biases]
+    weights[0], biases[0], weights[1] = weights[0][order], biases[0][order], weights[1][:, order]
+    permuted = Surrogate.from_layers(weights, biases, net.activation, scaling=dict(net.named_buffers()))
+    theirs = all_scores(permuted, x)
+    for name, ours in all_scores(net, x).items():
+        torch.testing.assert_close(theirs[name].hidden[0], ours.hidden[0][order])
+        torch.testing.assert_close(theirs[name].hidden[1], ours.hidden[1])
+
+
+def test_scores_are_in_units_of_the_value_whatever_the_scaling():
+    """A network whose inputs and output are scaled scores like the same function without scaling."""
+    net, x = oracles.random_net()
+    plain = Surrogate.from_layers(
+        [net.weights[0] / net.input_scale, net.weights[1], net.output_scale * net.weights[2]],
+        [net.biases[0] - net.weights[0] @ (net.input_shift / net.input_scale), net.biases[1], net.biases[2]],
+        "silu",
+        scaling=dict(Surrogate([2, 1]).named_buffers()),
+    )
+    for centred in (False, True):
+        ours, theirs = (score_by_taylor(n, x, centred=centred).hidden for n in (net, plain))
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_random_scores_come_from_the_generator_alone():
+    net, _ = oracles.random_net()
+    first, same, other = (score_at_random(net, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert [s.shape for s in first.hidden] == [(5,), (4,)]
+    assert torch.equal(first.hidden[1], same.hidden[1]) and not torch.equal(first.hidden[1], other.hidden[1])
+
+
+def test_wrong_arguments_of_rivals_are_refused():
+    net, x = oracles.random_net()
+    for score in (score_by_taylor, score_by_variance):
+        with pytest.raises(ValueError, match=r"x: got shape \(100, 1\), need \(n, 2\)"):
+            score(net, x[:, :1])
+        with pytest.raises(ValueError, match="x: got no samples"):
+            score(net, x[:0])
+        with pytest.raises(TypeError, match="net: got str, need Surrogate"):
+            score("net", x)
+    with pytest.raises(TypeError, match="centred: got int, need bool"):
+        score_by_taylor(net, x, centred=1)
+    with pytest.raises(TypeError, match="generator: got int, need Generator"):
+        score_at_random(net, 3)
+    with pytest.raises(TypeError, match="net: got str, need Surrogate"):
+        score_by_magnitude("net")
