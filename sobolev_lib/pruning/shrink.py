@@ -14,6 +14,7 @@ import itertools
 from collections.abc import Iterator
 
 import torch
+from tqdm import tqdm
 
 from sobolev_lib import _check
 from sobolev_lib.network.surrogate import Surrogate
@@ -93,7 +94,7 @@ def shrink(
     judge = Judge(loss, held, len(train.x))
     unseen = not isinstance(validation, int | float)  # else the network may have learned from what is held out
     actions, nets = (["as it came"], [net.copy()]) if unseen else ([], [])
-    for action, candidate in _descend(start, train, loss, judge, enough):
+    for action, candidate in tqdm(_descend(start, train, loss, judge, enough), "shrink", leave=False, delay=1):
         actions.append(action)
         nets.append(candidate)
     _polish(nets, train, loss, judge)

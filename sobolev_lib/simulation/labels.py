@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.autograd import grad
+from tqdm import tqdm
 
 from sobolev_lib import _check
 from sobolev_lib.simulation.average import Average, in_order, pieces
@@ -116,7 +117,8 @@ def label(
         jobs = list(pieces(len(x), paths, most if chunk is None else _check.count("chunk", chunk)))
         average = Average(len(x), paths)
         work = functools.partial(_rows, walks, x, directions, noise, order, paths, start)
-        for (first, inputs, path, count), labels in in_order(work, jobs):
+        done = tqdm(in_order(work, jobs), "labels", len(jobs), leave=False, delay=1)
+        for (first, inputs, path, count), labels in done:
             average.add(first, path, {name: rows.unflatten(0, (inputs, count)) for name, rows in labels.items()})
         return _samples(x, directions, average, f"{scheme}, {steps} step{'s' if steps > 1 else ''}")
 
