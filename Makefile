@@ -33,7 +33,7 @@ test: $(PAGES)  ## everything that CI checks: style, library, notebooks, pages
 	$(PY) -m ruff check .
 	@$(PY) -m tools.programs || [ $$? = 1 ]
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --nbval --nbval-current-env \
-	  --nbval-cell-timeout 300 sobolev_lib tests $(wildcard notebooks/*.ipynb)
+	  --nbval-cell-timeout 300 tests $(wildcard notebooks/*.ipynb)
 
 lab: $(VENV)/.lab  ## open the notebooks in JupyterLab
 	$(PY) -m jupyterlab notebooks

@@ -35,6 +35,9 @@ class Checkpoint:
         run: What the run is determined by, as text by name.
 
     Example:
+        >>> import torch
+        >>> from pathlib import Path
+        >>> from sobolev_lib.training.checkpoint import Checkpoint
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Checkpoint(Path(folder) / "run", {"steps": "2"})

@@ -48,7 +48,7 @@ class Errors:
     Chapter 9, "The result first".
 
     Example:
-        >>> print(Errors((7, 3, 3, 1), 40, {"price": 1e-3, "delta": 2e-3, "gamma": 0.03}, {}))
+        >>> print(sl.Errors((7, 3, 3, 1), 40, {"price": 1e-3, "delta": 2e-3, "gamma": 0.03}, {}))
         40 parameters; RMSE: price 1.0e-03, delta 2.0e-03, gamma 3.0e-02
     """
 
@@ -98,10 +98,11 @@ def evaluate(net: Surrogate, x: Tensor, truth: Truth, *, direction: Tensor | Non
     Chapter 9, "The result first".
 
     Example:
+        >>> import torch
         >>> from types import SimpleNamespace
-        >>> net, x = Surrogate([2, 1]), torch.zeros(3, 2, dtype=torch.float64)
+        >>> net, x = sl.Surrogate([2, 1]), torch.zeros(3, 2, dtype=torch.float64)
         >>> truth = SimpleNamespace(price=net(x) + 0.5, delta=net.gradient(x), gamma=torch.zeros(3))
-        >>> evaluate(net, x, truth).rmse
+        >>> sl.evaluate(net, x, truth).rmse
         {'price': 0.5, 'delta': 0.0, 'gamma': 0.0}
     """
     x = _check.tensor("x", x, shape=("n", net.widths[0])).to(net.dtype)
@@ -155,10 +156,11 @@ def score(net: Surrogate, samples: Labelled) -> tuple[Errors, Errors]:
     Chapter 8, "Derivatives are more data".
 
     Example:
+        >>> import torch
         >>> from types import SimpleNamespace
-        >>> net, x = Surrogate([1, 1]), torch.zeros(4, 1, dtype=torch.float64)
+        >>> net, x = sl.Surrogate([1, 1]), torch.zeros(4, 1, dtype=torch.float64)
         >>> value, error = net(x).detach() + 0.5, torch.full((4,), 0.25).double()
-        >>> errors, noise = score(net, SimpleNamespace(x=x, value=value, gradient=None, value_error=error))
+        >>> errors, noise = sl.score(net, SimpleNamespace(x=x, value=value, gradient=None, value_error=error))
         >>> errors.rmse["price"], noise.rmse["price"]
         (0.5, 0.25)
     """
@@ -227,10 +229,11 @@ def violations(net: Surrogate, x: Tensor, *, direction: Tensor | None = None) ->
     Example:
         A value of x falls below zero to the left of it.
 
-        >>> net = Surrogate([1, 1])
+        >>> import torch
+        >>> net = sl.Surrogate([1, 1])
         >>> with torch.no_grad():
         ...     weight = net.weights[0].fill_(1.0)
-        >>> found = violations(net, torch.tensor([[-0.5], [0.5], [1.0], [2.0]]))
+        >>> found = sl.violations(net, torch.tensor([[-0.5], [0.5], [1.0], [2.0]]))
         >>> print(found)
         below zero: price 25.0% (worst 5.0e-01), delta 0.0% (worst 0.0e+00), gamma 0.0% (worst 0.0e+00)
     """
@@ -286,12 +289,13 @@ def noise_floor(
     Example:
         The mean of 100 values with standard deviation 1 has the standard error 0.1; no input, so no slope is fitted.
 
+        >>> import torch
         >>> from types import SimpleNamespace
         >>> x = torch.zeros(100, 1, dtype=torch.float64)
         >>> value = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(50)
         >>> samples = SimpleNamespace(x=x, value=value, gradient=None, hvp=None, directions=None)
-        >>> loss = SobolevLoss(order=0, matrix=torch.eye(1, dtype=torch.float64))
-        >>> floor = noise_floor(Surrogate([1, 1]), samples, loss, x, prior=1e6)
+        >>> loss = sl.SobolevLoss(order=0, matrix=torch.eye(1, dtype=torch.float64))
+        >>> floor = sl.noise_floor(sl.Surrogate([1, 1]), samples, loss, x, prior=1e6)
         >>> round(floor.rmse["price"], 6)
         0.1
     """
@@ -359,8 +363,8 @@ def table(rows: Mapping[str, Errors], *, relative: bool = False) -> str:
     Chapter 9, "The experiment in small".
 
     Example:
-        >>> errors = Errors((7, 3, 3, 1), 40, {"price": 1e-3, "delta": 2e-3, "gamma": 0.03}, {})
-        >>> print(table({"small": errors}))
+        >>> errors = sl.Errors((7, 3, 3, 1), 40, {"price": 1e-3, "delta": 2e-3, "gamma": 0.03}, {})
+        >>> print(sl.table({"small": errors}))
         network  parameters    price    delta    gamma
         small            40  1.0e-03  2.0e-03  3.0e-02
     """

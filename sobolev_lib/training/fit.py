@@ -59,7 +59,6 @@ def fit(
     patience: int = 10,
     seed: int = 0,
     callback: Callable[[int, float], None] | None = None,
-    progress: bool = False,
     checkpoint: str | os.PathLike | None = None,
 ) -> History:
     r"""Train `net` in place on samples, or on fresh samples at every step.
@@ -84,7 +83,6 @@ def fit(
         patience: With `validation`: stop after so many measurements without a new lowest loss.
         seed: Decides the order of the samples, and which of them are held out.
         callback: Called with the step and its loss after every Adam step.
-        progress: Show a bar (silent where ``TQDM_DISABLE`` is set).
         checkpoint: A file in which the state of the run is kept, written whole or not at all, every second or as often
             as costs a twentieth of the time. If it exists, the run goes on from there: killed or not, it ends with the
             same weights, bit for bit, on the same machine with the same number of threads; fresh samples must be a
@@ -107,11 +105,13 @@ def fit(
     Example:
         A parabola from its values and slopes, to within 1e-3; labels without noise need no prior.
 
+        >>> import math
+        >>> import torch
         >>> from types import SimpleNamespace
         >>> x = torch.linspace(-1, 1, 64, dtype=torch.float64).reshape(-1, 1)
         >>> samples = SimpleNamespace(x=x, value=x[:, 0] ** 2, gradient=2 * x, hvp=None, directions=None)
-        >>> net = Surrogate([1, 4, 1], gain=1.0)
-        >>> history = fit(net, samples, order=1, steps=100, batch=64, prior=math.inf)
+        >>> net = sl.Surrogate([1, 4, 1], gain=1.0)
+        >>> history = sl.fit(net, samples, order=1, steps=100, batch=64, prior=math.inf)
         >>> (net(x) - x[:, 0] ** 2).abs().max().item() < 1e-3
         True
     """
@@ -130,11 +130,11 @@ def fit(
         run |= {"samples": _fingerprint(known), "validation": _fingerprint(validation)}
         state.restore(Checkpoint(checkpoint, run))
     if not state.finished:
-        _run(state, settings, known, fresh, validation, callback, progress)
+        _run(state, settings, known, fresh, validation, callback)
     return state.history
 
 
-def _run(state: State, settings, known, fresh, validation, callback, progress) -> None:
+def _run(state: State, settings, known, fresh, validation, callback) -> None:
     """Go from where the state is to the end, and leave nothing half-done if that is broken off."""
     net, order, gradients = state.net, settings.order, [p.grad for p in state.net.parameters()]
     new = net.is_new
@@ -157,7 +157,7 @@ def _run(state: State, settings, known, fresh, validation, callback, progress) -
 
     try:
         if state.step <= settings.steps and settings.steps:
-            _adam(state, draw, settings, known, validation, callback, progress)
+            _adam(state, draw, settings, known, validation, callback)
         if settings.finish:
             _finish(state, settings, known)
         _keep_the_better(state, validation)
@@ -361,12 +361,12 @@ def learning_rate_at(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
-def _adam(state: State, draw, settings: _Settings, known, validation, callback, progress) -> None:
+def _adam(state: State, draw, settings: _Settings, known, validation, callback) -> None:
     """The first phase of `fit`."""
     net, history, steps = state.net, state.history, settings.steps
     ahead = range(state.step, steps if history.stopped_at is None else state.step)
     limit = _limit(state, settings, known)
-    for step in tqdm(ahead, f"order {settings.order}", leave=False, initial=state.step) if progress else ahead:
+    for step in tqdm(ahead, f"order {settings.order}", leave=False, initial=state.step, delay=1):
         if step == settings.switch:
             state.loss = balance_by_covariance(net, known, settings.order)
             state.lowest, state.best, limit = math.inf, {}, _limit(state, settings, known)

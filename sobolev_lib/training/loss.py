@@ -143,10 +143,11 @@ def clip_tails(samples: Labelled, order: int, *, share: float = 1e-3) -> tuple[B
     Chapter 8, "The loss, and why it needs a balance".
 
     Example:
+        >>> import torch
         >>> from types import SimpleNamespace
         >>> x, value = torch.zeros(1000, 1), torch.tensor([1.0, -1.0]).double().repeat(500)
         >>> value[17] = 1e6
-        >>> clipped, bias = clip_tails(SimpleNamespace(x=x, value=value), order=0, share=0.01)
+        >>> clipped, bias = sl.clip_tails(SimpleNamespace(x=x, value=value), order=0, share=0.01)
         >>> clipped.value.max().item(), round(bias.item())
         (1.0, -1000)
     """
@@ -176,11 +177,12 @@ class SobolevLoss:
     Example:
         A network that is off by 0.1 everywhere, with values of unit variance, has the loss 0.01.
 
+        >>> import torch
         >>> from types import SimpleNamespace
         >>> x = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
-        >>> net = Surrogate([1, 1])
+        >>> net = sl.Surrogate([1, 1])
         >>> samples = SimpleNamespace(x=x, value=net(x).detach() + 0.1, gradient=None, hvp=None, directions=None)
-        >>> loss = SobolevLoss(order=0, matrix=torch.eye(1, dtype=torch.float64))
+        >>> loss = sl.SobolevLoss(order=0, matrix=torch.eye(1, dtype=torch.float64))
         >>> round(loss(net, samples).item(), 6)
         0.01
     """
@@ -238,10 +240,11 @@ def balance_by_moments(samples: Labelled, order: int) -> SobolevLoss:
     Example:
         Values with a standard deviation of 2 and slopes of size 4 count alike.
 
+        >>> import torch
         >>> from types import SimpleNamespace
         >>> x, value = torch.tensor([[-1.0], [0.0], [1.0]]).double(), torch.tensor([-2.0, 0.0, 2.0]).double()
         >>> samples = SimpleNamespace(x=x, value=value, gradient=torch.full_like(x, 4.0), hvp=None, directions=None)
-        >>> balance_by_moments(samples, order=1).matrix
+        >>> sl.balance_by_moments(samples, order=1).matrix
         tensor([[0.5000, 0.0000],
                 [0.0000, 0.2500]], dtype=torch.float64)
     """
@@ -283,10 +286,11 @@ def balance_by_covariance(net: Surrogate, samples: Labelled, order: int, *, floo
     Example:
         Residuals of size 2 are divided by 2.
 
+        >>> import torch
         >>> from types import SimpleNamespace
-        >>> x, net = torch.tensor([[-1.0], [1.0]], dtype=torch.float64), Surrogate([1, 1])
+        >>> x, net = torch.tensor([[-1.0], [1.0]], dtype=torch.float64), sl.Surrogate([1, 1])
         >>> samples = SimpleNamespace(x=x, value=net(x).detach() + 2.0, gradient=None, hvp=None, directions=None)
-        >>> round(balance_by_covariance(net, samples, order=0).matrix.item(), 2)
+        >>> round(sl.balance_by_covariance(net, samples, order=0).matrix.item(), 2)
         0.5
     """
     samples = check_labels(samples, order, net.dtype)

@@ -262,7 +262,6 @@ class LackOfFit:
     Chapter 11, "What the bars do not hold".
 
     Example:
-        >>> import sobolev_lib as sl
         >>> print(sl.LackOfFit(30.0, 16.0, 0.018))
         lack of fit: 30.0 where 16.0 is expected (chance 0.018)
     """
