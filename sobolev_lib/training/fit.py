@@ -209,8 +209,10 @@ def _keep_the_better(state: State, validation: Labelled | None) -> None:
 @torch.no_grad()
 def _far(net: Surrogate, known: Labelled, loss: SobolevLoss) -> str:
     """Return what to say if the best affine function is better by more than three standard errors, else nothing."""
-    part = take(known, torch.arange(0, len(known.x), 1 + len(known.x) // 4096), loss.order)
-    (n, d), q = part.x.shape, len(loss.matrix)
+    d, q = known.x.shape[1], len(loss.matrix)
+    rows = 2_000_000 // (q * (d + 1)) + 100  # that a design of some megabytes has
+    part = take(known, torch.arange(0, len(known.x), 1 + len(known.x) // min(rows, 4096)), loss.order)
+    n = len(part.x)
     design = torch.zeros(n, q, d + 1, dtype=net.dtype)
     design[:, 0] = torch.cat([torch.ones(n, 1, dtype=net.dtype), net.scale_inputs(part.x)], 1)
     design[:, 1 : 1 + d, 1:] = torch.diag(1 / net.input_scale) if loss.order else 0

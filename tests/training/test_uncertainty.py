@@ -41,7 +41,7 @@ def test_an_affine_network_has_the_robust_errors_of_ordinary_least_squares():
 def test_the_joint_covariance_has_the_bars_on_its_diagonal():
     x = torch.rand(200, 2, generator=generator(0)).double()
     net, samples = sl.Surrogate([2, 3, 1]), sl.Samples(x, noisy(x, 0.1, 1))
-    sl.fit(net, samples, order=0, steps=0, balance=UNIT, finish=10)
+    sl.fit(net, samples, order=0, steps=200, balance=UNIT, finish=10)
     found = sl.uncertainty(net, samples, UNIT)
     bars, joint = found.bars(x[:4]), found.covariance(x[:4])
     diagonal = joint.diagonal(dim1=1, dim2=2).sqrt()
