@@ -172,9 +172,11 @@ def score(net: Surrogate, samples: Labelled) -> tuple[Errors, Errors]:
 
 def _derivatives(net: Surrogate, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return value (n,), gradient (n, d) and curvature (n,) along u; that of a ReLU network is zero."""
-    value, gradient = net.value_and_gradient(x)
-    curvature = net.hvp(x, u.unsqueeze(0))[:, 0] @ u if net.activation.smooth else torch.zeros_like(value)
-    return value, gradient, curvature
+    if not net.activation.smooth:
+        value, gradient = net.taylor(x, order=1)  # which does not ask where x lies: errors tell
+        return value, gradient, torch.zeros_like(value)
+    value, gradient, curvature = net.taylor(x, order=2, directions=u.unsqueeze(0))
+    return value, gradient, curvature[:, 0] @ u
 
 
 def _rms(tensor: Tensor) -> float:
