@@ -85,7 +85,7 @@ from sobolev_lib.training.fit import fit
 from sobolev_lib.training.loss import SobolevLoss, balance_by_covariance, balance_by_moments, clip_tails
 from sobolev_lib.training.uncertainty import Bars, LackOfFit, Uncertainty, lack_of_fit, uncertainty
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     # Chapters 1 to 3: the stochastic model and its labels

@@ -327,7 +327,7 @@ def _correlated(correlation, dim: int) -> dict[str, Tensor]:
     """The fields `correlation` and `factor` (its lower Cholesky factor) of a model with `dim` assets."""
     if correlation is None:
         correlation = torch.eye(dim, dtype=torch.float64)
-    matrix = _check.tensor("correlation", correlation, shape=(dim, dim), dtype=torch.float64, copy=True)
+    matrix = _check.tensor("correlation", correlation, shape=(dim, dim), dtype=torch.float64, copy=True, detach=True)
     worst = float((matrix - matrix.T).abs().max())
     if worst > 1e-12:
         raise ValueError(f"correlation: got a matrix that differs from its transpose by {worst:.3g}, need symmetry")

@@ -232,6 +232,8 @@ class Payoff:
 
     def basket(self, states: Tensor) -> Tensor:
         """Weighted sum of the assets (n,), averaged over the dates if states are (n, dates, d)."""
+        if states.shape[-1] < len(self.weights):
+            raise ValueError(f"weights: got {len(self.weights)} for states of {states.shape[-1]}, need at most as many")
         averaged = states if states.ndim == 2 else states.mean(1)
         return averaged[:, : len(self.weights)] @ self.weights
 

@@ -305,7 +305,7 @@ def noise_floor(
     p, u = net.parameter_count, _direction(direction, net)
     if p > MOST_PARAMETERS:
         raise ValueError(f"net: got {p} parameters, need at most {MOST_PARAMETERS}")
-    x = _check.tensor("x", x, shape=("n", net.widths[0])).to(net.dtype)
+    x = _check.tensor("x", x, shape=("n", net.widths[0]), least=1).to(net.dtype)
     root = _covariance_root(net, samples, loss, prior)
     order = 2 if net.activation.smooth else 1
     sums = dict.fromkeys(QUANTITIES, 0.0)

@@ -2,9 +2,11 @@
 
 import ast
 import inspect
+import io
 import re
 import subprocess
 import sys
+import tokenize
 import tomllib
 from pathlib import Path
 
@@ -215,3 +217,44 @@ def test_the_readme_shows_what_the_first_chapter_computed():
     notebook = nbformat.read(ROOT / "notebooks" / "00_at_a_glance.ipynb", as_version=4)
     ((file, content),) = execute.pictures(notebook).items()
     assert file.read_bytes() == content
+
+
+# --- size: code lines, without docstrings, comments and blank lines -------------------------------------------------
+
+LIMITS = {ast.Module: 350, ast.ClassDef: 120, ast.FunctionDef: 60}
+MOST = 6000  # in the whole library
+
+
+def code_lines(text: str) -> dict[ast.AST, int]:
+    """Return how many lines of code a module has, and each class and function in it."""
+    tree = ast.parse(text)
+    silent = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    lines = {line for t in tokens if t.type not in silent for line in range(t.start[0], t.end[0] + 1)}
+    for node in ast.walk(tree):
+        match node:  # a string that stands alone is a docstring
+            case ast.Expr(value=ast.Constant(value=str())):
+                lines -= set(range(node.lineno, node.end_lineno + 1))
+    found = {tree: len(lines)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            found[node] = sum(node.lineno <= line <= node.end_lineno for line in lines)
+    return found
+
+
+def test_modules_classes_functions_and_the_library_are_small():
+    counts = {path: code_lines(path.read_text(encoding="utf-8")) for path in sorted(LIBRARY.rglob("*.py"))}
+    large = [
+        f"{path.relative_to(LIBRARY)}: {getattr(node, 'name', 'the module')} has {count} lines"
+        for path, found in counts.items()
+        for node, count in found.items()
+        if count > LIMITS[type(node)]
+    ]
+    assert large == []
+    totals = [count for found in counts.values() for node, count in found.items() if isinstance(node, ast.Module)]
+    assert sum(totals) <= MOST
+
+
+def test_lines_of_code_are_counted_without_docstrings_comments_and_blank_lines():
+    text = '"""Module."""\n\n# why\ndef f(x):\n    """Doc\n    more."""\n    return (\n        x\n    )\n'
+    assert [count for count in code_lines(text).values()] == [4, 4]
