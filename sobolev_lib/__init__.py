@@ -17,6 +17,7 @@ draws the figures of the book. All public names are here: `import sobolev_lib as
 
 from sobolev_lib.certificates.error_bound import ErrorBound, Extreme, error_bound
 from sobolev_lib.certificates.references import Reference, bachelier_reference, black_scholes_reference
+from sobolev_lib.certificates.repair import Repaired, repair
 from sobolev_lib.certificates.verdicts import (
     Bounds,
     Verdict,
@@ -36,6 +37,7 @@ from sobolev_lib.export.source import export_source
 from sobolev_lib.network.activations import ACTIVATIONS, Activation
 from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.plotting import PALETTE, draw_network, draw_path, use_style
+from sobolev_lib.pruning.certified import CertifiedCut, cut_certified
 from sobolev_lib.pruning.cut import (
     affine_layers,
     cut,
@@ -146,6 +148,10 @@ __all__ = [
     "Extreme",
     "ErrorBound",
     "error_bound",
+    "Repaired",
+    "repair",
+    "CertifiedCut",
+    "cut_certified",
     # Chapter 7: significance and pruning
     "Scores",
     "balls",

@@ -81,6 +81,7 @@ def _swapped(x: Interval) -> Interval:
 class Frame:
     """The coordinates of a box: center c, radius r, V (d, q), and how far each coordinate reaches."""
 
+    @torch.no_grad()
     def __init__(self, box: Interval, functions: list):
         """Take the directions along which the gradients of the functions change, then what else they see."""
         self.box = box
@@ -380,7 +381,7 @@ def search(
     """
     _check.count("cells", cells)
     frame = difference.frame
-    x = frame.points(_lattice(frame))
+    x = frame.points(lattice(frame))
     seen = ends(difference.at(x)).lo
     lower, where = seen.amax(0), x[seen.argmax(0)]
     boxes, cut = frame.root(), torch.zeros(1, len(frame.reach), dtype=torch.bool)
@@ -427,7 +428,7 @@ def _halves(boxes: Interval, cut: Tensor, share: Tensor, upper: Tensor) -> tuple
     return Interval.unchecked(lo, hi), torch.cat([cut, cut]), torch.cat([upper, upper])
 
 
-def _lattice(frame: Frame) -> Tensor:
+def lattice(frame: Frame) -> Tensor:
     """Return evenly spread points e, corners, and the path along the first coordinate from corner to corner."""
     d = len(frame.center)
     count = torch.arange(1, SAMPLES + 1, dtype=torch.float64).unsqueeze(1)
