@@ -100,7 +100,7 @@ def export_onnx(
         OSError: A path that cannot be written.
         ImportError: The package onnx is missing: extra ``export``.
 
-    Chapter 14.
+    Chapter 14, "Export".
 
     Example:
         >>> import tempfile
@@ -135,7 +135,7 @@ def load_onnx(path: str | os.PathLike) -> Surrogate:
         ValueError: A file that is not ONNX, or whose graph is anything else; says which node.
         ImportError: The package onnx is missing: extra ``export``.
 
-    Chapter 14.
+    Chapter 14, "Export".
 
     Example:
         >>> sl.load_onnx("/no/such.onnx")

@@ -139,7 +139,7 @@ def export_source(
             name that is none.
         OSError: A path that cannot be written.
 
-    Chapter 14.
+    Chapter 14, "Export".
 
     Example:
         >>> from pathlib import Path
