@@ -93,7 +93,7 @@ def test_sobol_inputs_and_paths_of_different_seeds_give_the_right_price():
         x = sobol(seed + 100)(0, 4096, 1)
         residuals.append(float((torch.relu(x + sobol(seed)(0, 4096, 1)) - x * normal_cdf(x) - normal_pdf(x)).mean()))
     assert abs(np.mean(residuals)) < 4.5 * np.std(residuals, ddof=1) / 4
-    assert np.std(residuals) < 3e-2  # under scrambles alone the first digits decide, and it is 0.19
+    assert np.std(residuals) < 3e-2  # under scrambles alone the first digits decide, and it is 0.22
 
 
 def test_every_aligned_block_of_sobol_rows_is_a_net():
