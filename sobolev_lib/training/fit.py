@@ -35,6 +35,7 @@ from sobolev_lib.training.loss import (
     targets,
 )
 
+MANY = 500  # steps, after which a network that was trained from scratch is expected to be better than a plane
 SMALL = 500  # parameters up to which a Levenberg-Marquardt step costs little and is the default finish
 # From coarse to fine, a step that lowers the loss by less than this share of p/n is the last on its subset. The minimum
 # of p parameters on n noisy labels lies about p/n below the truth, so what is left to gain is a small part of that.
@@ -142,7 +143,12 @@ def _run(state: State, settings, known, fresh, validation, callback) -> None:
         net.set_scaling(known.x, known.value)
     if not state.started:
         _remember(net, known.x, None)
-        _name_heavy_rows(known, order)
+        if heavy := "; ".join(heavy_rows(known, order)):
+            warnings.warn(
+                f"samples: more than half of the sum of squares lies in one row ({heavy}), which then decides the fit: "
+                "look at it, or pull the tails in by clip_tails",
+                stacklevel=4,
+            )
         if validation is not None and not new:
             _validate(state, validation, -1)
         state.started = True
@@ -161,8 +167,8 @@ def _run(state: State, settings, known, fresh, validation, callback) -> None:
         if settings.finish:
             _finish(state, settings, known)
         _keep_the_better(state, validation)
-        state.history.far = _far(net, known, state.loss) if settings.finish else ""
-        if state.history.far and new:
+        state.history.far = _far(net, known, state.loss)
+        if state.history.far and new and (settings.finish or settings.steps >= MANY):
             warnings.warn(state.history.far, stacklevel=4)
     except BaseException:
         state.retreat()
@@ -179,17 +185,6 @@ def _remember(net: Surrogate, x: Tensor, widened: Surrogate | None) -> None:
     low, high = x.amin(0), x.amax(0)
     net.input_low.copy_(low if widened is None else low.minimum(widened.input_low))
     net.input_high.copy_(high if widened is None else high.maximum(widened.input_high))
-
-
-def _name_heavy_rows(known: Labelled, order: int) -> None:
-    heavy = heavy_rows(known, order)
-    if heavy:
-        rows = "; ".join(f"row {rows[0]} of {name}" for name, rows in heavy.items())
-        warnings.warn(
-            f"samples: more than half of the sum of squares lies in one row ({rows}), which then decides the fit: look "
-            "at it, or pull the tails in by clip_tails",
-            stacklevel=5,
-        )
 
 
 @torch.no_grad()
@@ -209,20 +204,12 @@ def _keep_the_better(state: State, validation: Labelled | None) -> None:
 @torch.no_grad()
 def _far(net: Surrogate, known: Labelled, loss: SobolevLoss) -> str:
     """Return what to say if the best affine function is better by more than three standard errors, else nothing."""
-    d, q = known.x.shape[1], len(loss.matrix)
-    rows = 2_000_000 // (q * (d + 1)) + 100  # that a design of some megabytes has
-    part = take(known, torch.arange(0, len(known.x), 1 + len(known.x) // min(rows, 4096)), loss.order)
-    n = len(part.x)
-    design = torch.zeros(n, q, d + 1, dtype=net.dtype)
-    design[:, 0] = torch.cat([torch.ones(n, 1, dtype=net.dtype), net.scale_inputs(part.x)], 1)
-    design[:, 1 : 1 + d, 1:] = torch.diag(1 / net.input_scale) if loss.order else 0
-    wanted = targets(part, loss.order) @ loss.matrix.T
-    design = loss.matrix @ design
-    slopes = torch.linalg.lstsq(design.flatten(0, 1), wanted.reshape(-1, 1), driver="gelsd").solution
-    affine = ((design @ slopes).squeeze(-1) - wanted).square().sum(1)
-    ours = loss.residuals(net, part).square().sum(1)
-    excess = ours - affine
-    if not excess.mean() > 3 * excess.std() / n**0.5 + 1e-9 * wanted.square().sum(1).mean():
+    part = take(known, torch.arange(0, len(known.x), 1 + len(known.x) // 4096), loss.order)
+    best = Surrogate([part.x.shape[1], 1], dtype=net.dtype).set_scaling(part.x, part.value)
+    list(levenberg_marquardt(best, part, loss, steps=9, prior=math.inf, damping=1e-9))  # one step solves it
+    ours, affine = (loss.residuals(other, part).square().sum(1) for other in (net, best))
+    excess, size = ours - affine, (targets(part, loss.order) @ loss.matrix.T).square().sum(1)
+    if not excess.mean() > 3 * excess.std() / len(excess) ** 0.5 + 1e-9 * size.mean():
         return ""
     return (
         f"fit ended with a loss of {ours.mean():.2g}, where the best affine function has {affine.mean():.2g}: this is "

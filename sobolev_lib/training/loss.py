@@ -105,18 +105,13 @@ def check_labels(samples: Labelled, order: int, dtype: torch.dtype | None = None
     return Batch(x, value, gradient, hvp, directions)
 
 
-def heavy_rows(samples: Labelled, order: int) -> dict[str, list[int]]:
-    """Return by component of the labels the row that holds more than half of its sum of squares, if one does."""
+def heavy_rows(samples: Labelled, order: int) -> list[str]:
+    """Return, in words, the rows that hold more than half of the sum of squares of a component of the labels."""
     wanted, d = targets(samples, order).double(), samples.x.shape[1]
     squares = (wanted - wanted.mean(0)).square()
-    total = squares.sum(0)
-    squares, total = (squares, total) if len(wanted) >= FEW else (squares[:0], total[:0])
-    names = ["value", *(f"gradient[:, {j}]" for j in range(d)), *(f"hvp, {j}" for j in range(squares.shape[1] - 1 - d))]
-    rows = {
-        name: (column > HEAVY * all_of).nonzero().flatten().tolist()
-        for name, column, all_of in zip(names, squares.T, total, strict=False)
-    }
-    return {name: found for name, found in rows.items() if found}
+    found = torch.nonzero(squares > HEAVY * squares.sum(0)).tolist() if len(wanted) >= FEW else []
+    name = lambda j: f"gradient[:, {j - 1}]" if 0 < j <= d else "hvp" if j else "value"  # noqa: E731
+    return [f"row {row} of {name(column)}" for row, column in found]
 
 
 def clip_tails(samples: Labelled, order: int, *, share: float = 1e-3) -> tuple[Batch, Tensor]:

@@ -512,6 +512,9 @@ def test_an_end_that_an_affine_function_beats_is_said():
     with pytest.warns(UserWarning, match="this is no good minimum; try other first weights"):
         fit(Surrogate([2, 5, 1], "tanh", gain=1e-9), samples, order=1, steps=0, finish=1)
     assert fit(fresh_net(), samples, order=1, steps=60).far == ""
+    large = Surrogate([2, 32, 32, 1], gain=1e-6)
+    with pytest.warns(UserWarning, match="this is no good minimum"):
+        fit(large, samples, order=0, steps=500, learning_rate=1e-9)
 
 
 def test_a_row_that_decides_the_fit_is_named_and_its_tail_can_be_clipped():
