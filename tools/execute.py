@@ -30,6 +30,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tools import live
+
 ROOT = Path(__file__).resolve().parents[1]
 STATUS = ROOT / "book" / "status.json"
 PICTURES = {"fig-at-a-glance": ROOT / "book" / "_static" / "at_a_glance.png"}  # figures that the README shows
@@ -77,8 +80,11 @@ def write_address(source: Path, url: str) -> None:
     _replace(source, text)
 
 
-def execute(notebook: NotebookNode, folder: Path, timeout: int = 300) -> dict[str, float]:
-    """Execute a notebook in place, in a fresh kernel, and return its run time in seconds and peak memory in MB."""
+def execute(notebook: NotebookNode, folder: Path, timeout: int = 300, ask: str | None = None) -> dict:
+    """Execute a notebook in place, in a fresh kernel, and return its run time in seconds and peak memory in MB.
+
+    What the code `ask` prints at the end is returned too, under "answer".
+    """
     client = NotebookClient(
         notebook,
         timeout=timeout,
@@ -94,20 +100,22 @@ def execute(notebook: NotebookNode, folder: Path, timeout: int = 300) -> dict[st
         for index, cell in enumerate(notebook.cells):
             client.execute_cell(cell, index)
         seconds = time.perf_counter() - start
-        memory = _peak_memory(client)
+        memory = _answer(client, PEAK_MEMORY).split()
+        answer = {"answer": _answer(client, ask)} if ask else {}
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
     notebook.metadata.pop("widgets", None)
     notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3", "file_extension": ".py"}
-    return {"seconds": round(seconds, 1), "memory_mb": round(memory)}
+    size = int(memory[0]) / (2**20 if memory[1] == "darwin" else 2**10)
+    return {"seconds": round(seconds, 1), "memory_mb": round(size)} | answer
 
 
-def _peak_memory(client: NotebookClient) -> float:
+def _answer(client: NotebookClient, code: str) -> str:
     """Ask the kernel itself, in a cell that is taken away again."""
-    client.nb.cells.append(nbformat.v4.new_code_cell(PEAK_MEMORY))
-    size, system = client.execute_cell(client.nb.cells[-1], len(client.nb.cells) - 1).outputs[0].text.split()
+    client.nb.cells.append(nbformat.v4.new_code_cell(code))
+    text = client.execute_cell(client.nb.cells[-1], len(client.nb.cells) - 1).outputs[0].text
     client.nb.cells.pop()
-    return int(size) / (2**20 if system == "darwin" else 2**10)
+    return text
 
 
 def write(notebook: NotebookNode, target: Path) -> None:
@@ -203,7 +211,7 @@ def run(source: Path, *, check: bool) -> bool:
     """Execute one chapter, say what it took, and return whether all went well."""
     notebook, target = read(source), source.with_suffix(".ipynb")
     try:
-        measured = execute(notebook, source.parent)
+        measured = execute(notebook, source.parent, ask=live.CELLS.get(source.stem))
     except CellExecutionError as error:
         print(f"{source.stem}: failed, nothing was written\n{error}", file=sys.stderr)
         return False
@@ -219,6 +227,8 @@ def run(source: Path, *, check: bool) -> bool:
     write(notebook, target)
     for file, content in pictures(notebook).items():
         _replace(file, content)
+    if "answer" in measured:
+        _replace(live.FOLDER / f"{source.stem}.json", measured.pop("answer"))
     record(source.stem, measured | summary(notebook))
     return True
 
