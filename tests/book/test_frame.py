@@ -213,6 +213,17 @@ def test_the_lines_of_the_readme_run():
     assert (names["net"].parameter_count, names["small"].parameter_count) == (1185, 9)
 
 
+def test_the_lines_of_the_page_on_your_own_model_run(tmp_path, monkeypatch):
+    text = (ROOT / "book" / "your_own.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        assert max(map(len, code.splitlines())) <= 88
+        exec(code, names)
+    assert names["small"].parameter_count < names["net"].parameter_count / 5
+    assert names["path"].reason and (tmp_path / "greater.c").exists()
+
+
 def test_the_readme_shows_what_the_first_chapter_computed():
     notebook = nbformat.read(ROOT / "notebooks" / "00_at_a_glance.ipynb", as_version=4)
     ((file, content),) = execute.pictures(notebook).items()
