@@ -44,11 +44,6 @@ from sobolev_lib.enclosure.interval import Interval, mag, mul, width
 from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.network.twin import adjoint, forward
 
-AGGREGATES = {
-    "mean": lambda scores: scores.mean(0),
-    "sum": lambda scores: scores.sum(0),
-    "max": lambda scores: scores.amax(0),
-}
 MEASURES = ("width_times_adjoint", "product")
 TARGETS = ("value", "gradient")
 
@@ -106,7 +101,7 @@ def balls(x: Tensor, radius: Tensor | float) -> Interval:
     Raises:
         ValueError: Wrong shapes, a negative radius.
 
-    Chapter 7, "Seven rankings on equal terms".
+    Chapter 7, "Where the ranking matters".
 
     Example:
         >>> import torch
@@ -127,11 +122,10 @@ def significance(
     *,
     of: str = "value",
     measure: str = "width_times_adjoint",
-    aggregate: str = "mean",
     domain: str | Split = "natural",
     degree: int | None = None,
 ) -> Scores:
-    r"""Score every input and hidden node of a network over one box or a batch of boxes.
+    r"""Score every input and hidden node of a network over one box, or on average over a batch of boxes.
 
     Args:
         net: The network.
@@ -139,7 +133,6 @@ def significance(
         of: "value", or "gradient" for derivative-aware significance (needs order 2; summed over the gradient's
             components, each multiplied by its input's scale, so that their units agree).
         measure: "width_times_adjoint" or "product" (only for the value).
-        aggregate: How scores of several boxes are combined: "mean", "sum" or "max".
         domain: "natural", "zonotope" or a ``Split``, see ``enclose`` and the module. Rounding is to nearest: scores
             rank, they certify nothing.
         degree: Of the zonotopes' polynomials, see ``enclose``; 1 is fastest.
@@ -163,7 +156,6 @@ def significance(
     """
     _check.choice("of", of, TARGETS)
     _check.choice("measure", measure, MEASURES)
-    _check.choice("aggregate", aggregate, AGGREGATES)
     if of == "gradient" and measure == "product":
         raise ValueError("measure: got 'product' of the gradient, need 'width_times_adjoint'")
     if isinstance(box, Enclosure):
@@ -175,7 +167,7 @@ def significance(
     if of == "gradient" and enclosure.hvp is None:
         raise ValueError("box: got an enclosure of order 1, need order 2 for the significance of the gradient")
     scores = _of_gradient(net, enclosure) if of == "gradient" else _of_value(enclosure, measure)
-    combined = [AGGREGATES[aggregate](layer) for layer in scores]
+    combined = [layer.mean(0) for layer in scores]
     return Scores(combined[0], combined[1:])
 
 
