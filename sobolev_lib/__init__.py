@@ -82,10 +82,10 @@ from sobolev_lib.simulation.payoffs import (
 from sobolev_lib.simulation.samples import Samples, concatenate
 from sobolev_lib.simulation.schemes import EulerMaruyama, Exact, FullTruncation, Milstein, simulate
 from sobolev_lib.training.checkpoint import History
-from sobolev_lib.training.errors import Errors, Violations, evaluate, noise_floor, score, table, violations
+from sobolev_lib.training.errors import Errors, Violations, evaluate, score, table, violations
 from sobolev_lib.training.fit import fit
 from sobolev_lib.training.loss import SobolevLoss, balance_by_covariance, balance_by_moments, clip_tails
-from sobolev_lib.training.uncertainty import Bars, LackOfFit, Uncertainty, lack_of_fit, uncertainty
+from sobolev_lib.training.uncertainty import Bars, LackOfFit, Uncertainty, lack_of_fit, noise_floor, uncertainty
 
 __version__ = "0.2.0"
 

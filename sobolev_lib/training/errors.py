@@ -15,8 +15,7 @@ from torch import Tensor
 
 from sobolev_lib import _check, _show
 from sobolev_lib.network.surrogate import Surrogate
-from sobolev_lib.training.gauss_newton import jacobian
-from sobolev_lib.training.loss import Labelled, SobolevLoss, check_labels, take, targets
+from sobolev_lib.training.loss import Labelled
 
 QUANTITIES = ("price", "delta", "gamma")
 MOST_PARAMETERS = 2000  # of a network whose noise floor is asked for: matrices of that size are factorised
@@ -252,100 +251,6 @@ def violations(net: Surrogate, x: Tensor, *, direction: Tensor | None = None) ->
 
 
 @_check.ordinary_mode()
-@torch.no_grad()
-def noise_floor(
-    net: Surrogate, samples: Labelled, loss: SobolevLoss, x: Tensor, *, direction: Tensor | None = None, prior=2.0
-) -> Errors:
-    r"""Return the errors that the labels' noise alone leaves in a network fitted by least squares.
-
-    Near the minimum the fit is linear in the parameters: with the balanced residuals :math:`r_i` of sample i, their
-    Jacobian :math:`J_i` and the ridge :math:`\mu` of ``levenberg_marquardt``,
-
-    .. math::  \mathrm{Cov}\,\hat\theta = A^{-1}\, \frac{1}{n^2} \sum_i J_i^T r_i r_i^T J_i\, A^{-1}, \qquad
-        A = \frac1n \sum_i J_i^T J_i + \mu I .
-
-    The floor of an output g is the root mean square over the points of its standard deviation,
-    :math:`\bigl(\nabla_\theta g^T\, \mathrm{Cov}\,\hat\theta\, \nabla_\theta g\bigr)^{1/2}`. Values of noise
-    :math:`\sigma` at the inputs of the fit give the familiar :math:`\sigma \sqrt{p / n}`. An error well above the floor
-    is one of the network or of its training; an error at the floor falls with more samples only. Noise of different
-    samples is taken to be independent: for Sobol' points, whose errors partly cancel, the floor is an upper estimate.
-
-    Args:
-        net: A network fitted to the samples, of at most 2,000 parameters.
-        samples: The labels that it was fitted to.
-        loss: The loss that it was fitted with.
-        x: Points (n, d) at which the errors would be measured, raw units.
-        direction: The direction of the curvature, as for ``evaluate``.
-        prior: As for ``fit``.
-
-    Returns:
-        ``Errors`` with root mean squares only, a row for ``table``.
-
-    Raises:
-        ValueError: Labels missing for the loss, too many parameters, shapes that do not fit.
-
-    Source: White, Maximum Likelihood Estimation of Misspecified Models (1982), for the covariance.
-
-    Chapter 8, "Derivatives are more data".
-
-    Example:
-        The mean of 100 values with standard deviation 1 has the standard error 0.1; no input, so no slope is fitted.
-
-        >>> import torch
-        >>> from types import SimpleNamespace
-        >>> x = torch.zeros(100, 1, dtype=torch.float64)
-        >>> value = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(50)
-        >>> samples = SimpleNamespace(x=x, value=value, gradient=None, hvp=None, directions=None)
-        >>> loss = sl.SobolevLoss(order=0, matrix=torch.eye(1, dtype=torch.float64))
-        >>> floor = sl.noise_floor(sl.Surrogate([1, 1]), samples, loss, x, prior=1e6)
-        >>> round(floor.rmse["price"], 6)
-        0.1
-    """
-    samples = check_labels(samples, loss.order, net.dtype)
-    p, u = net.parameter_count, _direction(direction, net)
-    if p > MOST_PARAMETERS:
-        raise ValueError(f"net: got {p} parameters, need at most {MOST_PARAMETERS}")
-    x = _check.tensor("x", x, shape=("n", net.widths[0]), least=1).to(net.dtype)
-    root = _covariance_root(net, samples, loss, prior)
-    order = 2 if net.activation.smooth else 1
-    sums = dict.fromkeys(QUANTITIES, 0.0)
-    for rows in x.split(max(1, ROWS // (p * (1 + 2 * x.shape[1])))):
-        _, slopes = jacobian(net, rows, order=order, directions=u.unsqueeze(0))
-        slopes = (
-            slopes if order == 2 else torch.nn.functional.pad(slopes, (0, 0, 0, len(u)))
-        )  # a kinked network: gamma 0
-        deviations = slopes.double() @ root
-        parts = (deviations[:, 0], deviations[:, 1 : 1 + len(u)], (deviations[:, 1 + len(u) :].mT @ u.double()))
-        sums = {name: sums[name] + part.square().sum().item() for name, part in zip(QUANTITIES, parts, strict=True)}
-    counts = dict(zip(QUANTITIES, (len(x), x.numel(), len(x)), strict=True))
-    return Errors(tuple(net.widths), p, {name: math.sqrt(sums[name] / counts[name]) for name in sums}, {})
-
-
-def _covariance_root(net: Surrogate, samples: Labelled, loss: SobolevLoss, prior: float) -> Tensor:
-    """Return a matrix R (p, p) with ``R R^T`` the covariance of the parameters."""
-    n, p, q = len(samples.x), net.parameter_count, len(loss.matrix)
-    normal, scores, total = torch.zeros(p, p).double(), torch.zeros(p, p).double(), 0.0
-    for start in range(0, n, max(1, ROWS // (p * q))):
-        part = take(samples, slice(start, start + max(1, ROWS // (p * q))), loss.order)
-        outputs, slopes = jacobian(net, part.x, order=loss.order, directions=part.directions)
-        slopes = (loss.matrix @ slopes).double()
-        residual = ((outputs - targets(part, loss.order)) @ loss.matrix.T).double()
-        score = (slopes * residual.unsqueeze(-1)).sum(1)
-        flat = slopes.flatten(0, 1)
-        normal += flat.T @ flat
-        scores += score.T @ score
-        total += residual.square().sum().item()
-    matrix = normal / n + total / n / (n * prior**2) * torch.eye(p).double()
-    unit = matrix.diagonal().sqrt()
-    unit = torch.where(unit > 0, unit, torch.ones_like(unit))  # parameters differ in size by orders of magnitude
-    sizes, vectors = torch.linalg.eigh(scores / unit.outer(unit))
-    root = vectors * sizes.clamp_min(0).sqrt()
-    scaled = matrix / unit.outer(unit)
-    if math.isinf(prior):  # nodes that are dead, or twins, have no weights of their own: the least ones
-        return torch.linalg.pinv(scaled, rtol=1e-12, hermitian=True) @ root / unit.unsqueeze(1) / n
-    return torch.linalg.solve(scaled, root) / unit.unsqueeze(1) / n
-
-
 def _direction(direction: Tensor | None, net: Surrogate) -> Tensor:
     d = net.widths[0]
     direction = torch.ones(d) if direction is None else _check.tensor("direction", direction, shape=(d,))

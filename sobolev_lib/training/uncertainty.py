@@ -28,6 +28,7 @@ from torch import Tensor
 
 from sobolev_lib import _check
 from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.training.errors import QUANTITIES, Errors
 from sobolev_lib.training.gauss_newton import jacobian
 from sobolev_lib.training.loss import Labelled, SobolevLoss, check_labels, take, targets
 
@@ -182,8 +183,7 @@ def uncertainty(
         0.05
     """
     sets = list(samples) if isinstance(samples, Sequence) else [samples]
-    for part in sets:
-        check_labels(part, loss.order)
+    sets = [check_labels(part, loss.order, net.dtype) for part in sets]
     if net.parameter_count > MOST_PARAMETERS:
         raise ValueError(f"net: got {net.parameter_count} parameters, need at most {MOST_PARAMETERS}")
     if isinstance(samples, Sequence):
@@ -193,17 +193,17 @@ def uncertainty(
     sums = [_sums(net, part, loss) for part in sets]
     n, p = sum(len(part.x) for part in sets), net.parameter_count
     normal, total = sum(s[0] for s in sums), sum(s[3] for s in sums)
+    sizes, vectors, unit = _eigen(normal / n + total / n / (n * prior**2) * torch.eye(p).double())
+    kept = sizes > 1e-13 * sizes.max()  # parameters of dead nodes and twins move no output: left out
     if len(sets) == 1:
-        sizes, vectors, unit = _eigen(sums[0][1])
-        middle = unit.unsqueeze(1) * vectors * (sizes.clamp_min(0) * n / max(n - p, 1)).sqrt()
+        variances, axes, units = _eigen(sums[0][1])
+        rank = int(kept.sum())
+        middle = units.unsqueeze(1) * axes * (variances.clamp_min(0) * n / max(n - rank, 1)).sqrt()
         freedom = math.inf
     else:
         scores = torch.stack([s[2] for s in sums], 1)
         middle = (scores - scores.mean(1, keepdim=True)) * (len(sets) / (len(sets) - 1)) ** 0.5
         freedom = float(len(sets) - 1)
-    matrix = normal / n + total / n / (n * prior**2) * torch.eye(p).double()
-    sizes, vectors, unit = _eigen(matrix)
-    kept = sizes > 1e-13 * sizes.max()  # a dead node's parameters move no output: its directions are left out
     inverse = (vectors[:, kept] / sizes[kept]) @ vectors[:, kept].T
     return Uncertainty(net, inverse @ (middle / unit.unsqueeze(1)) / unit.unsqueeze(1) / n, n, freedom)
 
@@ -312,7 +312,7 @@ def lack_of_fit(net: Surrogate, samples: Labelled, order: int) -> LackOfFit:
         >>> sl.lack_of_fit(net, sl.Samples(x, value), 0).chance < 1e-6
         True
     """
-    check_labels(samples, order)
+    samples = check_labels(samples, order, net.dtype)
     residuals = SobolevLoss(order, torch.eye(targets(take(samples, slice(1), order), order).shape[1], dtype=net.dtype))
     r = residuals.residuals(net, samples).double()
     n, q = r.shape
@@ -335,3 +335,49 @@ def lack_of_fit(net: Surrogate, samples: Labelled, order: int) -> LackOfFit:
         variance += 2 * spread.square().sum().item()
     half = torch.tensor([mean**2 / variance, statistic * mean / variance], dtype=torch.float64)
     return LackOfFit(statistic, mean, torch.special.gammaincc(half[0], half[1]).item())
+
+
+def noise_floor(
+    net: Surrogate, samples: Labelled, loss: SobolevLoss, x: Tensor, *, direction: Tensor | None = None, prior=2.0
+) -> Errors:
+    r"""Return the errors that the labels' noise alone leaves in a network fitted by least squares.
+
+    The root mean square over the points of the error bars of ``uncertainty``. Values of noise :math:`\sigma` at the
+    inputs of the fit give the familiar :math:`\sigma \sqrt{p / n}`. An error well above the floor is one of the network
+    or of its training; an error at the floor falls with more samples only. Noise of different samples is taken to be
+    independent: for Sobol' points, whose errors partly cancel, the floor is an upper estimate.
+
+    Args:
+        net: A network fitted to the samples, of at most 2,000 parameters.
+        samples: The labels that it was fitted to.
+        loss: The loss that it was fitted with.
+        x: Points (n, d) at which the errors would be measured, raw units.
+        direction: The direction of the curvature, as for ``evaluate``.
+        prior: As for ``fit``.
+
+    Returns:
+        ``Errors`` with root mean squares only, a row for ``table``.
+
+    Raises:
+        ValueError: Labels missing for the loss, too many parameters, shapes that do not fit.
+
+    Source: White, Maximum Likelihood Estimation of Misspecified Models (1982), for the covariance.
+
+    Chapter 8, "Derivatives are more data".
+
+    Example:
+        The mean of 100 values with standard deviation 1 has the standard error 0.1; no input, so no slope is fitted.
+
+        >>> import torch
+        >>> from types import SimpleNamespace
+        >>> x = torch.zeros(100, 1, dtype=torch.float64)
+        >>> value = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(50)
+        >>> samples = SimpleNamespace(x=x, value=value, gradient=None, hvp=None, directions=None)
+        >>> loss = sl.SobolevLoss(order=0, matrix=torch.eye(1, dtype=torch.float64))
+        >>> floor = sl.noise_floor(sl.Surrogate([1, 1]), samples, loss, x, prior=1e6)
+        >>> round(floor.rmse["price"], 6)
+        0.1
+    """
+    bars = uncertainty(net, samples, loss, prior=prior).bars(x, direction=direction)
+    rms = {name: getattr(bars, name).square().mean().sqrt().item() for name in QUANTITIES}
+    return Errors(tuple(net.widths), net.parameter_count, rms, {})

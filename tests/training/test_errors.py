@@ -8,9 +8,10 @@ import torch
 from torch.func import grad, hessian, vmap
 
 from sobolev_lib.network.surrogate import Surrogate
-from sobolev_lib.training.errors import Errors, evaluate, noise_floor, score, table, violations
+from sobolev_lib.training.errors import Errors, evaluate, score, table, violations
 from sobolev_lib.training.gauss_newton import levenberg_marquardt
 from sobolev_lib.training.loss import SobolevLoss, balance_by_moments
+from sobolev_lib.training.uncertainty import noise_floor
 from tests.oracles import plain_network
 
 F64 = torch.float64
