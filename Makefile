@@ -41,10 +41,9 @@ lab: $(VENV)/.lab  ## open the notebooks in JupyterLab
 notebooks: $(READY)  ## execute every chapter again and write its outputs
 	$(PY) tools/execute.py $(if $(REPO),--repo $(REPO))
 
-bench: $(VENV)/.bench  ## the case study over seeds and dimensions, then speed: tables, and JSON in results/
+bench: $(VENV)/.bench  ## the case study and the suite over seeds, then speed: tables, and JSON in results/
 	$(PY) -m benchmarks.case_study --seed 0 1 2 --out results/case_study.json
-	$(PY) -m benchmarks.case_study --dim 1 5 7 20 --seed 0 1 2 --samples 131072 --brief \
-	  --out results/case_study_dims.json
+	OMP_NUM_THREADS=1 $(PY) -m benchmarks.suite --parts full grid rival pipeline --out results/suite.json
 	OMP_NUM_THREADS=1 $(PY) -m benchmarks.speed --out results/speed.json
 
 pdf: $(PAGES)  ## print the built book into _build/sobolev-pruning.pdf

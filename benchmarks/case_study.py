@@ -22,10 +22,10 @@ from benchmarks.report import environment, write_whole
 from benchmarks.suite import excess
 
 FULL = (128,) * 6  # hidden widths of the oversized network
-HELD_OUT = 8  # one in so many samples judges the pruned networks and trains none
+HELD_OUT = 8  # one in so many samples, at most, judges the pruned networks and trains none
 BATCH = 1024  # of Adam for the oversized network; one pass over all labels, a thousand steps at least
-WORK = 4e9  # samples x labels x squared parameters of one Levenberg-Marquardt step: about two seconds
-ENOUGH = 2**17  # samples that decide, with the held-out ones, which nodes go; fine-tuning uses all
+WORK = 2e9  # samples x labels x squared parameters of one Levenberg-Marquardt step: about a second
+ENOUGH = 2**15  # samples that decide, with as many held-out ones, which nodes go; fine-tuning uses more
 FEW = 16_384  # samples on which the search from below compares sizes
 WIDTH = 0.1  # of the payoff's smoothing, in units of the basket's volatility over the horizon
 
@@ -65,12 +65,11 @@ def problem(config: Config) -> sl.BasketCase:
     )
 
 
-def draw(case: sl.BasketCase, count: int, seed: int, order: int) -> sl.Samples:
-    """Return labels of single antithetic pairs, from Sobol' points; order 2 along (1, .., 1)."""
+def draw(case: sl.BasketCase, count: int, seed: int) -> sl.Samples:
+    """Return values and gradients of single antithetic pairs, from Sobol' points."""
     noise = sl.sobol(seed=seed)
-    directions = torch.ones(1, case.dim, dtype=torch.float64) if order == 2 else None
     x = case.inputs(count, noise)
-    return sl.label(case.model, case.payoff, x, horizon=case.horizon, noise=noise, order=order, directions=directions)
+    return sl.label(case.model, case.payoff, x, horizon=case.horizon, noise=noise)
 
 
 class Stopwatch:
@@ -134,9 +133,9 @@ def networks(config: Config, case: sl.BasketCase):
 
     The seconds of a network include those of the networks that it was made from, except those of the labels.
     """
-    watch, count = Stopwatch(), config.samples // HELD_OUT
-    held = draw(case, count, 1_000_003 + config.seed, 1)
-    train = draw(case, config.samples - count, config.seed, 1)
+    watch, count = Stopwatch(), min(config.samples // HELD_OUT, ENOUGH)
+    held = draw(case, count, 1_000_003 + config.seed)
+    train = draw(case, config.samples - count, config.seed)
     yield "labels", None, watch.read()
     full = large(config, train, 1)
     yield "full_order1", full, (so_far := watch.read())
@@ -158,6 +157,7 @@ def networks(config: Config, case: sl.BasketCase):
     values = large(config, train, 0)
     yield "full", values, (so_far := watch.read())
     small, path = sl.shrink(values, train[:ENOUGH], order=0, validation=held, seed=config.seed)
+    so_far += watch.read()
     yield "path_order0", path, so_far
     yield "pruned_order0", trained(small, train, 0), so_far + watch.read()
 

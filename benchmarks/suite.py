@@ -49,7 +49,7 @@ class Task:
     problem: Problem
     seed: int
     steps: int = 1200  # of Adam for large networks
-    patience: float = 10.0  # seconds after which the search over small networks ends
+    patience: float = 20.0  # seconds after which the search over small networks ends
 
     @cached_property
     def labels(self) -> sl.Samples:
@@ -96,7 +96,7 @@ class Task:
         """Return the network after training on values and gradients, by Adam and least squares where affordable."""
         how = {"order": 1, "balance": "covariance", "seed": self.seed}
         if self.cost(net) <= AFFORDABLE:
-            sl.fit(net, self.train, steps=steps, finish=15, **how)
+            sl.fit(net, self.train, steps=steps, finish=40, **how)
         else:
             sl.fit(net, self.train, steps=self.steps, finish=0, **how)
         return net

@@ -79,10 +79,19 @@ def test_what_cannot_be_run_is_refused_before_any_work(arguments, message):
         case_study.Config(**arguments)
 
 
-def test_the_stored_results_are_three_seeds_of_the_full_experiment():
+def test_the_stored_results_are_those_of_the_full_experiment():
     runs = json.loads((RESULTS / "case_study.json").read_text(encoding="utf-8"))["runs"]
-    assert [run["config"]["seed"] for run in runs] == [0, 1, 2]
+    assert [run["config"]["seed"] for run in runs] == list(range(len(runs)))
     assert all(run["config"]["samples"] == 2**20 and run["config"]["dim"] == 7 for run in runs)
+
+
+def test_the_stored_suite_has_all_problems_and_their_rivals():
+    runs = json.loads((RESULTS / "suite.json").read_text(encoding="utf-8"))["runs"]
+    assert {run["problem"] for run in runs} == {make().name for make in problems.PROBLEMS}
+    needed = {name for part in ("full", "grid", "rival", "pipeline") for name in suite.NAMES[part]}
+    for run in runs:
+        assert run["seed"] < 100  # from there on seeds are for tuning
+        assert needed <= {entry["name"] for entry in run["networks"]}
 
 
 @pytest.mark.parametrize("make", problems.PROBLEMS, ids=lambda make: make().name)
