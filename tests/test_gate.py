@@ -192,6 +192,7 @@ ELSEWHERE = {  # results, which nobody makes by hand; what calls others that are
         "Reference",
         "within",
         "error_bound",
+        "repair",
     ),
 }
 
