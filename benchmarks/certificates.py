@@ -100,8 +100,9 @@ def rows(dims: dict[int, list[int]]):
 def ranges():
     """Yield how much wider than sampled the proved ranges of value and gradient are, thin and wide."""
     case = sl.basket_case(7, smoothing=sl.Blend(width=0.02))
-    for hidden, radius, cells in (((3, 3), 0.68, 1000), ((128, 128), 0.1, 150), ((128, 128), 0.5, 700)):
-        net, _ = trained(case, "silu", 1, hidden)
+    nets = {hidden: trained(case, "silu", 1, hidden)[0] for hidden in ((3, 3), (128, 128))}
+    for hidden, radius, cells in (((3, 3), 0.68, 1000), ((128, 128), 0.1, 100), ((128, 128), 0.5, 500)):
+        net = nets[hidden]
         box = sl.Interval([1 - radius] * 7, [1 + radius] * 7)
         start = time.process_time()
         found = sl.bounds(net, box, cells=cells)
@@ -111,7 +112,7 @@ def ranges():
             value, gradient = net.value_and_gradient(x)
             both = torch.cat([value[:, None], gradient], 1).detach()
             low, high = torch.minimum(low, both.amin(0)), torch.maximum(high, both.amax(0))
-        corners = torch.cartesian_prod(*zip(box.lo, box.hi, strict=True))
+        corners = torch.cartesian_prod(*torch.stack([box.lo, box.hi], 1))
         value, gradient = net.value_and_gradient(corners)
         both = torch.cat([value[:, None], gradient], 1).detach()
         width = torch.maximum(high, both.amax(0)) - torch.minimum(low, both.amin(0))
@@ -145,10 +146,12 @@ def main() -> None:
             f"{row['dim']:<3} {row['activation']:10} {row['seed']:4}   {ratios}   {row['seconds']:.2f}   {answers}",
             flush=True,
         )
-    result = {"tolerance": TOLERANCE, "points": POINTS, "rows": done, "ranges": list(ranges())}
-    for row in result["ranges"]:
+    result = {"tolerance": TOLERANCE, "points": POINTS, "rows": done, "ranges": [], "environment": environment()}
+    write_whole(options.out, json.dumps(result, indent=1) + "\n")
+    for row in ranges():
         print(row, flush=True)
-    write_whole(options.out, json.dumps(result | {"environment": environment()}, indent=1) + "\n")
+        result["ranges"].append(row)
+        write_whole(options.out, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

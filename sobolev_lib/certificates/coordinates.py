@@ -348,7 +348,7 @@ class Extreme:
         left: Share of the volume of the coordinates' range in which the bound is not yet good enough.
         worst: A point (d,) of the open cell with the largest bound, or None.
 
-    Chapter 10.
+    Chapter 10, "An error bound in practice".
     """
 
     bound: Tensor | float

@@ -14,13 +14,7 @@ from torch import Tensor
 from sobolev_lib import _check
 from sobolev_lib.certificates.coordinates import Extreme, search
 from sobolev_lib.certificates.references import Reference
-from sobolev_lib.certificates.verdicts import (
-    CELLS,
-    checked_box,
-    checked_direction,
-    checked_reference,
-    difference,
-)
+from sobolev_lib.certificates.verdicts import CELLS, check_all, difference
 from sobolev_lib.enclosure.interval import Interval, mag, mig
 from sobolev_lib.network.surrogate import Surrogate
 
@@ -31,7 +25,7 @@ QUANTITIES = {"value": "value", "gradient": "gradient", "curvature": "second"}
 class ErrorBound:
     """What ``error_bound`` returns: one ``Extreme`` for each quantity that was asked for, else None.
 
-    Chapter 10.
+    Chapter 10, "An error bound in practice".
     """
 
     value: Extreme | None = None
@@ -70,7 +64,7 @@ def error_bound(
         ValueError: A box of the wrong shape, empty or unbounded; a reference with another number of inputs; an unknown
             quantity, curvature without a direction or of an activation without a second derivative; no cells.
 
-    Chapter 10.
+    Chapter 10, "An error bound in practice".
 
     Example:
         A network of one softplus, and the same with a slope that is off by 0.01.
@@ -82,10 +76,9 @@ def error_bound(
         >>> round(error.seen, 4), error.seen <= error.bound <= 1.05 * error.seen
         (0.0131, True)
     """
-    box, direction = checked_box(net, box), checked_direction(net, direction)
+    box, direction = check_all(net, box, direction)
     if not isinstance(reference, Reference | Surrogate):
         raise TypeError(f"reference: got {type(reference).__name__}, need a Reference, with enclosures, or a Surrogate")
-    checked_reference("reference", reference, net)
     of = ("value", "gradient") + (() if direction is None else ("curvature",)) if of is None else of
     for name in of:
         _check.choice("of", name, QUANTITIES)

@@ -11,20 +11,8 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
-from sobolev_lib.enclosure.interval import (
-    Interval,
-    add,
-    div,
-    exp,
-    log,
-    mul,
-    neg,
-    normal_cdf,
-    normal_pdf,
-    point,
-    sqrt,
-    sub,
-)
+from sobolev_lib.enclosure import interval as iv
+from sobolev_lib.enclosure.interval import Interval, div, mul, point, sub
 
 Function = Callable[[Interval], Interval]
 
@@ -45,7 +33,7 @@ class Reference:
         TypeError: A function that is none.
         ValueError: Weights that are no vector of finite numbers.
 
-    Chapter 10.
+    Chapter 10, "An error bound in practice".
 
     Example:
         The square of a sum, with its derivatives, written with the functions of ``sl.interval``.
@@ -91,7 +79,7 @@ def bachelier_reference(weights, *, strike: float, volatility: float, maturity: 
     Raises:
         ValueError: A volatility or a maturity that is not positive, another kind.
 
-    Chapter 10.
+    Chapter 10, "An error bound in practice".
 
     Example:
         >>> call = sl.bachelier_reference([1.0], strike=1.0, volatility=0.2, maturity=1.0)
@@ -100,7 +88,7 @@ def bachelier_reference(weights, *, strike: float, volatility: float, maturity: 
     """
     _check.choice("kind", kind, ("call", "put"))
     strike, volatility = _check.number("strike", strike), _check.positive("volatility", volatility)
-    s = mul(_constant(volatility), sqrt(_constant(_check.positive("maturity", maturity))))
+    s = mul(_constant(volatility), iv.sqrt(_constant(_check.positive("maturity", maturity))))
     sign = 1.0 if kind == "call" else -1.0
 
     def ratio(b: Interval) -> Interval:
@@ -108,12 +96,12 @@ def bachelier_reference(weights, *, strike: float, volatility: float, maturity: 
 
     def value(b: Interval) -> Interval:
         margin = _signed(sub(b, _constant(strike)), sign)
-        return add(mul(margin, normal_cdf(_signed(ratio(b), sign))), mul(s, normal_pdf(ratio(b))))
+        return iv.add(mul(margin, iv.normal_cdf(_signed(ratio(b), sign))), mul(s, iv.normal_pdf(ratio(b))))
 
     def slope(b: Interval) -> Interval:
-        return _signed(normal_cdf(_signed(ratio(b), sign)), sign)
+        return _signed(iv.normal_cdf(_signed(ratio(b), sign)), sign)
 
-    return Reference(weights, value, slope, lambda b: div(normal_pdf(ratio(b)), s))
+    return Reference(weights, value, slope, lambda b: div(iv.normal_pdf(ratio(b)), s))
 
 
 def black_scholes_reference(
@@ -137,7 +125,7 @@ def black_scholes_reference(
     Raises:
         ValueError: A strike, a volatility or a maturity that is not positive, another kind.
 
-    Chapter 10.
+    Chapter 10, "An error bound in practice".
 
     Example:
         >>> call = sl.black_scholes_reference([1.0], strike=1.0, volatility=0.2, maturity=1.0)
@@ -147,22 +135,22 @@ def black_scholes_reference(
     _check.choice("kind", kind, ("call", "put"))
     strike, volatility = _check.positive("strike", strike), _check.positive("volatility", volatility)
     maturity = _check.positive("maturity", maturity)
-    s = mul(_constant(volatility), sqrt(_constant(maturity)))
-    growth = exp(mul(_constant(_check.number("rate", rate)), _constant(maturity)))
+    s = mul(_constant(volatility), iv.sqrt(_constant(maturity)))
+    growth = iv.exp(mul(_constant(_check.number("rate", rate)), _constant(maturity)))
     sign = 1.0 if kind == "call" else -1.0
 
     def d(spot: Interval, half: float) -> Interval:
-        return add(div(log(div(mul(spot, growth), _constant(strike))), s), mul(_constant(half), s))
+        return iv.add(div(iv.log(div(mul(spot, growth), _constant(strike))), s), mul(_constant(half), s))
 
     def value(spot: Interval) -> Interval:
-        gain = mul(mul(spot, growth), normal_cdf(_signed(d(spot, 0.5), sign)))
-        return _signed(sub(gain, mul(_constant(strike), normal_cdf(_signed(d(spot, -0.5), sign)))), sign)
+        gain = mul(mul(spot, growth), iv.normal_cdf(_signed(d(spot, 0.5), sign)))
+        return _signed(sub(gain, mul(_constant(strike), iv.normal_cdf(_signed(d(spot, -0.5), sign)))), sign)
 
     def slope(spot: Interval) -> Interval:
-        return _signed(mul(growth, normal_cdf(_signed(d(spot, 0.5), sign))), sign)
+        return _signed(mul(growth, iv.normal_cdf(_signed(d(spot, 0.5), sign))), sign)
 
     def curvature(spot: Interval) -> Interval:
-        return div(mul(growth, normal_pdf(d(spot, 0.5))), mul(spot, s))
+        return div(mul(growth, iv.normal_pdf(d(spot, 0.5))), mul(spot, s))
 
     return Reference(weights, value, slope, curvature)
 
@@ -172,4 +160,4 @@ def _constant(x: float) -> Interval:
 
 
 def _signed(x: Interval, sign: float) -> Interval:
-    return x if sign > 0 else neg(x)
+    return x if sign > 0 else iv.neg(x)

@@ -6,7 +6,9 @@ A verdict of "no" names a point at which the property fails. That point joins th
 
 on the quantity q (value, slope or curvature along a direction) that should not be negative, with a margin
 :math:`\mu`, beside the Sobolev loss of the labels. As long as something fails, :math:`\lambda` grows fourfold, so that
-the labels pay little more than the proof needs, and what they pay can be measured. Chapter 10.
+the labels pay little more than the proof needs, and what they pay can be measured.
+
+Source: Dreossi et al., Counterexample-Guided Data Augmentation (2018), for classifiers. Chapter 10.
 """
 
 from collections.abc import Mapping
@@ -16,21 +18,13 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check
+from sobolev_lib.certificates import verdicts as vd
 from sobolev_lib.certificates.coordinates import Frame, lattice
-from sobolev_lib.certificates.verdicts import (
-    CELLS,
-    Verdict,
-    checked_box,
-    checked_direction,
-    is_convex,
-    is_increasing,
-    is_non_negative,
-)
 from sobolev_lib.enclosure.interval import Interval
 from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.training.loss import Labelled, SobolevLoss, balance_by_covariance, check_labels
 
-ASKED = {"non-negative": is_non_negative, "increasing": is_increasing, "convex": is_convex}
+ASKED = {"non-negative": vd.is_non_negative, "increasing": vd.is_increasing, "convex": vd.is_convex}
 STEPS = 100  # of the minimiser in each round
 LIGHT = 1e-4  # the first weight of the penalty, beside a loss of about 1 for each label
 
@@ -45,11 +39,11 @@ class Repaired:
         rounds: How many rounds of training it took.
         loss: The loss of the labels before and after: what the proof cost.
 
-    Chapter 10.
+    Chapter 10, "Repair".
     """
 
     net: Surrogate
-    verdicts: dict[str, Verdict]
+    verdicts: dict[str, vd.Verdict]
     rounds: int
     loss: tuple[float, float]
 
@@ -69,7 +63,7 @@ def repair(
     direction: Tensor,
     loss: SobolevLoss | None = None,
     rounds: int = 20,
-    cells: int = CELLS,
+    cells: int = vd.CELLS,
 ) -> Repaired:
     """Train a copy of a network until it is proved non-negative, increasing or convex over a box.
 
@@ -91,7 +85,7 @@ def repair(
     Raises:
         TypeError, ValueError: As ``is_convex``; missing labels, an unknown property, a margin that is not positive.
 
-    Chapter 10.
+    Chapter 10, "Repair".
 
     Example:
         A softplus of slope 1 that is lifted by -0.05 has to become positive.
@@ -107,7 +101,7 @@ def repair(
         >>> sl.is_non_negative(net, box).answer, fixed.proved
         ('no', True)
     """
-    box, direction = checked_box(net, box), checked_direction(net, direction)
+    box, direction = vd.check_all(net, box, direction)
     samples, rounds = check_labels(samples, order, net.dtype), _check.count("rounds", rounds)
     for name, margin in margins.items():
         _check.choice("margins", name, ASKED)
@@ -127,7 +121,7 @@ def repair(
     return Repaired(net, verdicts, done, (before, loss.value_and_gradients(net, samples)[0]))
 
 
-def _ask(name: str, net: Surrogate, box: Interval, direction: Tensor, cells: int) -> Verdict:
+def _ask(name: str, net: Surrogate, box: Interval, direction: Tensor, cells: int) -> vd.Verdict:
     return ASKED[name](net, box, *([] if name == "non-negative" else [direction]), cells=cells)
 
 

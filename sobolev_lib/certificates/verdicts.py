@@ -207,7 +207,7 @@ def is_non_negative(net: Surrogate, box: Interval, *, tolerance: float = 0.0, ce
         >>> [sl.is_non_negative(net, sl.Interval([low], [2.0])).answer for low in (1.0, -1.0)]
         ['yes', 'no']
     """
-    return _decide(difference(net, checked_box(net, box), "value", None), neg, tolerance, cells)
+    return _decide(difference(net, check_all(net, box, None)[0], "value", None), neg, tolerance, cells)
 
 
 def is_increasing(
@@ -230,8 +230,8 @@ def is_increasing(
         >>> [sl.is_increasing(net, sl.Interval([0.0], [2.0]), [way]).answer for way in (1.0, -1.0)]
         ['yes', 'no']
     """
-    box = checked_box(net, box)
-    return _decide(difference(net, box, "gradient", checked_direction(net, direction)), neg, tolerance, cells)
+    box, direction = check_all(net, box, direction)
+    return _decide(difference(net, box, "gradient", direction), neg, tolerance, cells)
 
 
 def is_convex(
@@ -261,7 +261,7 @@ def is_convex(
         >>> sl.is_convex(net, sl.Interval([-1.0], [1.0])).answer
         'no'
     """
-    box, direction = checked_box(net, box), checked_direction(net, direction)
+    box, direction = check_all(net, box, direction)
     if direction is not None:
         length = direction.norm()
         if not length > 0:
@@ -313,7 +313,7 @@ def within(
         TypeError: A side that is neither numbers nor a ``Reference``; as ``is_non_negative``.
         ValueError: No side at all, numbers or a reference for another number of inputs, another quantity.
 
-    Chapter 10.
+    Chapter 10, "No-arbitrage, everywhere".
 
     Example:
         A softplus lies between 0 and 1 below its input 0.5, and its slope between 0 and 1.
@@ -325,7 +325,7 @@ def within(
         >>> sl.within(net, 0.0, 0.5, sl.Interval([-1.0], [0.5]), of="gradient").answer
         'no'
     """
-    box, direction = checked_box(net, box), checked_direction(net, direction)
+    box, direction = check_all(net, box, direction)
     _check.choice("of", of, ("value", "gradient"))
     sides = [(side, sign) for given, sign in ((lower, -1.0), (upper, 1.0)) for side in _sides(given)]
     if not sides:
@@ -335,14 +335,13 @@ def within(
     for side, sign in sides:
         name = "lower" if sign < 0 else "upper"
         if isinstance(side, Reference):
-            checked_reference(name, side, net)
             fixed = torch.zeros(size, dtype=torch.float64)
         else:
             fixed = _check.tensor(name, side, dtype=torch.float64).reshape(-1)
             if len(fixed) not in (1, size):
                 raise ValueError(f"{name}: got {len(fixed)} numbers, need 1 or {size}")
             fixed = fixed.expand(size)
-        place = difference(net, box, of, direction, *([side] if isinstance(side, Reference) else []))
+        place = difference(net, box, of, direction, *([side] if isinstance(side, Reference) else []), name=name)
 
         def above(x: Interval, fixed=fixed, sign=sign) -> Interval:
             apart = sub(x, Interval.unchecked(fixed, fixed))
@@ -382,11 +381,19 @@ def _decide(place: Difference, ends: Callable[[Interval], Interval], tolerance: 
     return Verdict("unknown", found.bound.item(), cells=found.cells, left=found.left, worst=found.worst)
 
 
-def difference(net: Surrogate, box: Interval, of: str, direction: Tensor | None, *others) -> Difference:
-    """Return what is searched; second derivatives must exist."""
-    if of == "second" and not net.activation.smooth:
-        raise ValueError(f"net: got activation '{net.activation.name}' at order 2, need one with a second derivative")
-    return Difference([net, *others], box, of, direction)
+def difference(
+    net: Surrogate, box: Interval, of: str, v: Tensor | None, *others, name: str = "reference"
+) -> Difference:
+    """Return what is searched: the inputs must be the same, second derivatives must exist."""
+    for other in others:
+        inputs = other.rows.shape[1] if isinstance(other, Reference) else other.widths[0]
+        if inputs != net.widths[0]:
+            raise ValueError(f"{name}: got one of {inputs} inputs, need {net.widths[0]}, those of the network")
+    kinks = [f for f in (net, *others) if isinstance(f, Surrogate) and not f.activation.smooth]
+    if of == "second" and kinks:
+        got = kinks[0].activation.name
+        raise ValueError(f"net: got activation '{got}' at order 2, need one with a second derivative")
+    return Difference([net, *others], box, of, v)
 
 
 def checked_boxes(net: Surrogate, box: Interval) -> Interval:
@@ -400,26 +407,14 @@ def checked_boxes(net: Surrogate, box: Interval) -> Interval:
     return box.to(torch.float64).reshape(-1, d)
 
 
-def checked_box(net: Surrogate, box: Interval) -> Interval:
-    """Return one bounded box (d,) in float64."""
+def check_all(net: Surrogate, box: Interval, direction: Tensor | None) -> tuple[Interval, Tensor | None]:
+    """Return one bounded box (d,) in float64, and the direction (d,), or None."""
     boxes = checked_boxes(net, box)
     if len(boxes) != 1:
         raise ValueError(f"box: got shape {tuple(box.shape)}, need ({boxes.shape[1]},)")
-    return boxes[0]
-
-
-def checked_direction(net: Surrogate, direction) -> Tensor | None:
-    """Return a direction (d,), or None."""
-    if direction is None:
-        return None
-    return _check.tensor("direction", direction, shape=(net.widths[0],), dtype=torch.float64)
-
-
-def checked_reference(name: str, reference: Reference, net: Surrogate) -> None:
-    """Refuse a reference for another number of inputs."""
-    inputs = reference.rows.shape[1] if isinstance(reference, Reference) else reference.widths[0]
-    if inputs != net.widths[0]:
-        raise ValueError(f"{name}: got one of {inputs} inputs, need {net.widths[0]}, those of the network")
+    if direction is not None:
+        direction = _check.tensor("direction", direction, shape=(net.widths[0],), dtype=torch.float64)
+    return boxes[0], direction
 
 
 def symmetric(hessian: Interval) -> Interval:

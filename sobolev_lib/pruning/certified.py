@@ -11,7 +11,7 @@ import torch
 
 from sobolev_lib import _check
 from sobolev_lib.certificates.error_bound import ErrorBound, error_bound
-from sobolev_lib.certificates.verdicts import CELLS, checked_box
+from sobolev_lib.certificates.verdicts import CELLS, check_all
 from sobolev_lib.enclosure.interval import Interval
 from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.pruning.cut import cut
@@ -29,7 +29,7 @@ class CertifiedCut:
         proved: How far it is from the network as it was, over the whole box; None if nothing was removed.
         sampled: Number of nodes that would be left if the largest change at the points decided instead of the proof.
 
-    Chapter 10.
+    Chapter 10, "A certified cut".
     """
 
     net: Surrogate
@@ -56,7 +56,7 @@ def cut_certified(
     Raises:
         TypeError, ValueError: As ``error_bound``; a tolerance that is not positive.
 
-    Chapter 10.
+    Chapter 10, "A certified cut".
 
     Example:
         The second node repeats the first, so one of them can go.
@@ -67,7 +67,7 @@ def cut_certified(
         >>> small.net.widths, small.proved.value.bound <= 1e-6
         ([1, 1, 1], True)
     """
-    box = checked_box(net, box)
+    box, _ = check_all(net, box, None)
     allowed = {"value": _check.positive("tolerance", tolerance)}
     if gradient is not None:
         allowed["gradient"] = _check.positive("gradient", gradient)
