@@ -22,8 +22,8 @@ def numbers(net, x):
         price, delta = net.value_and_gradient(x)
         return torch.stack([price, delta.sum(1), net.hvp(x, torch.ones(1, 7).double())[:, 0].sum(1)], 1)
 
-shown = {f"pruned, {narrow.parameter_count} parameters": narrow,
-         f"pruned, {pruned.parameter_count} parameters": pruned,
+shown = {f"cut in one stroke, {stroke.parameter_count} parameters": stroke,
+         f"shrunk, {small.parameter_count} parameters": small,
          f"fine-tuned, {tuned.parameter_count} parameters": tuned}
 levels = torch.linspace(0.65, 1.55, 181, dtype=torch.float64)
 level_line = levels[:, None].expand(-1, 7)
