@@ -266,7 +266,7 @@ def tasks(options: argparse.Namespace) -> Iterator[Task]:
     """Yield what was asked for."""
     problems = [problem for problem in (make() for make in PROBLEMS) if any(o in problem.name for o in options.only)]
     if options.quick:
-        chosen = [replace(p, labels=2**11) for p in problems if p.name in ("Asian", "Ornstein-Uhlenbeck")]
+        chosen = [replace(p, labels=2**10) for p in problems if p.name in ("Asian", "Ornstein-Uhlenbeck")]
         yield from (Task(problem, 0, steps=200, patience=3.0) for problem in chosen)
     elif options.robustness:
         chosen = [replace(p, labels=FEW[p.name]) for p in problems if p.name in FEW]

@@ -143,7 +143,7 @@ def quick_suite(tmp_path_factory):
 def test_the_quick_suite_writes_what_is_promised(quick_suite):
     assert [run["problem"] for run in quick_suite] == ["Asian", "Ornstein-Uhlenbeck"]
     for run in quick_suite:
-        assert run["seed"] == 0 and run["labels"] == 2**11
+        assert run["seed"] == 0 and run["labels"] == 2**10
         assert [entry["name"] for entry in run["networks"]] == list(itertools.chain(*suite.NAMES.values()))
         for entry in run["networks"]:
             assert entry["parameters"] == sum((a + 1) * b for a, b in itertools.pairwise(entry["widths"]))
