@@ -44,13 +44,9 @@ FAINT = 1e-6  # what the first layer sees but no gradient shows comes last
 class Jet(NamedTuple):
     """Enclosures over n cells of a function and its derivatives, by the q coordinates and the c raw inputs asked for.
 
-    Attributes:
-        value: (n,).
-        slope: Gradient by the coordinates, (n, q).
-        gradient: Gradient by the inputs, (n, d), or along the direction, (n, 1).
-        bend: Hessian by the coordinates, (n, q, q).
-        turn: The derivative of ``gradient`` by the coordinates, (n, c, q).
-        second: Second derivatives by the inputs, (n, d, d), or along the direction, (n, 1, 1).
+    In their order: the value (n,); its gradient by the coordinates (n, q); its gradient by the inputs (n, d), or along
+    the direction (n, 1); the Hessian by the coordinates (n, q, q); the derivative of the gradient by the coordinates
+    (n, c, q); second derivatives by the inputs (n, d, d), or along the direction (n, 1, 1).
     """
 
     value: Interval

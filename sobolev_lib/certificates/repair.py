@@ -80,7 +80,7 @@ def repair(
         cells: How many cells each proof may enclose.
 
     Returns:
-        Repaired, with the verdicts: not all are "yes" if the rounds did not suffice.
+        ``Repaired`` with the verdicts, which are not all "yes" if the rounds did not suffice.
 
     Raises:
         TypeError, ValueError: As ``is_convex``; missing labels, an unknown property, a margin that is not positive.

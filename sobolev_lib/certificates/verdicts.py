@@ -307,7 +307,7 @@ def within(
         cells: How many cells may be enclosed for each side.
 
     Returns:
-        A Verdict: "no" if one side fails, "yes" if all hold.
+        A ``Verdict`` of "no" if one side fails, of "yes" if all hold.
 
     Raises:
         TypeError: A side that is neither numbers nor a ``Reference``; as ``is_non_negative``.

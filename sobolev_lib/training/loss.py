@@ -129,8 +129,8 @@ def clip_tails(samples: Labelled, order: int, *, share: float = 1e-3) -> tuple[B
         share: :math:`\alpha`, of the rows whose labels change, in each component.
 
     Returns:
-        The samples, and b (q,) in the labels' units: value, gradient, HVPs. Keep it small against the standard
-        deviation over :math:`\sqrt n`.
+        The samples, and b (q,) by component (value, gradient, HVPs) in the labels' units. Keep it small against the
+        standard deviation over :math:`\sqrt n`.
 
     Raises:
         ValueError: Missing labels, a share that is not between 0 and 1.
