@@ -375,9 +375,10 @@ def noise_floor(
         >>> samples = SimpleNamespace(x=x, value=value, gradient=None, hvp=None, directions=None)
         >>> loss = sl.SobolevLoss(order=0, matrix=torch.eye(1, dtype=torch.float64))
         >>> floor = sl.noise_floor(sl.Surrogate([1, 1]), samples, loss, x, prior=1e6)
-        >>> round(floor.rmse["price"], 6)
-        0.1
+        >>> round(floor.rmse["price"], 3)
+        0.101
     """
+    x = _check.tensor("x", x, shape=("n", net.widths[0]), least=1)
     bars = uncertainty(net, samples, loss, prior=prior).bars(x, direction=direction)
     rms = {name: getattr(bars, name).square().mean().sqrt().item() for name in QUANTITIES}
     return Errors(tuple(net.widths), net.parameter_count, rms, {})

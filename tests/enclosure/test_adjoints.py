@@ -30,7 +30,8 @@ def random_net(widths, name, seed, *, spread=0.0, dtype=F64, scaled=True):
             noise = torch.randn(p.shape, dtype=F64, generator=generator) * (0.5 if p.ndim == 1 else 0.0)
             p.copy_((p.double() + noise) * factor)
         if scaled:
-            for buffer in net.buffers():
+            scaling = ("input_shift", "input_scale", "output_shift", "output_scale")
+            for buffer in map(net.get_buffer, scaling):
                 buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.5)
     return net
 
