@@ -116,7 +116,7 @@ class Interval:
     def to(self, dtype: torch.dtype) -> "Interval":
         """Return enclosures in another dtype; a narrower one is rounded outward."""
         lo, hi = self.lo.to(dtype), self.hi.to(dtype)
-        below, above = step(lo, hi, True)
+        below, above = step(lo, hi, torch.finfo(dtype).eps > torch.finfo(self.dtype).eps)
         lo = torch.where(lo.to(self.dtype) > self.lo, below, lo)
         return Interval.unchecked(lo, torch.where(hi.to(self.dtype) < self.hi, above, hi))
 
