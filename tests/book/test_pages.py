@@ -181,7 +181,7 @@ def test_a_chapter_can_be_downloaded_as_a_notebook_and_as_a_script(chapter):
     assert (HTML / "_sources" / "notebooks" / chapter.name).read_bytes() == chapter.read_bytes()
     script = (HTML / "_sources" / "notebooks" / f"{chapter.stem}.py").read_text("utf-8")
     cells = [cell.source for cell in nbformat.read(chapter, as_version=4).cells if cell.cell_type == "code"]
-    assert all(cell in script for cell in cells[1:])
+    assert all(cell in script for cell in cells[1:] if "%pip" not in cell)
     compile(script, chapter.stem, "exec")  # the first cell's commands are comments, as IPython alone knows them
 
 
