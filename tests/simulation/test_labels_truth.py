@@ -590,7 +590,8 @@ SMOOTH = {
 
 @pytest.mark.parametrize(("payoff", "order"), SMOOTH.values(), ids=SMOOTH)
 def test_payoffs_that_are_smooth_enough_are_not_refused(payoff, order):
-    label(BlackScholes(volatility=0.3), payoff, [[1.0], [1.2]], horizon=1.0, noise=gaussian(), order=order)
+    found = label(BlackScholes(volatility=0.3), payoff, [[1.0], [1.2]], horizon=1.0, noise=gaussian(), order=order)
+    assert found.gradient.isfinite().all() and (found.hvp is not None) == (order == 2)
 
 
 def test_rows_that_depend_on_each_other_are_refused():
