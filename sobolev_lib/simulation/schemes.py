@@ -125,7 +125,7 @@ class Milstein:
     Raises:
         ValueError: from ``check``, noise that does not commute at the first state.
 
-    Source: Milstein (1974); Kloeden and Platen (1992), equations (10.3.1) and (10.3.16).
+    Source: Milstein (1975); Kloeden and Platen (1992), equations (10.3.1) and (10.3.16).
 
     Chapter 1, "A stochastic differential equation".
 
