@@ -1,16 +1,17 @@
-"""The book's figures: one style, one colour-blind safe palette, and the drawings that more than one chapter needs."""
+"""The book's figures: one style, one colour-blind safe palette, and the drawing of a network."""
 
 import itertools
 from collections.abc import Sequence
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from torch import Tensor
 
 from sobolev_lib import _check
+
+__all__ = ["PALETTE", "draw_network", "use_style"]
 
 # Okabe & Ito (2008), in an order in which the grey values differ as well.
 PALETTE = {
@@ -72,8 +73,7 @@ def draw_network(
 
     Chapter 0, "The method and its result".
 
-    >>> import matplotlib.pyplot as plt
-    >>> fig, axes = plt.subplots()
+    >>>     >>> fig, axes = plt.subplots()
     >>> sl.draw_network(axes, [2, 3, 1])
     >>> len(axes.collections)  # the lines, and a column of nodes for each layer
     4
@@ -99,47 +99,3 @@ def draw_network(
     axes.set_xlim(-0.4, len(widths) - 0.6)
     axes.set_ylim(-1.15, 1.15)
     axes.axis("off")
-
-
-def draw_path(axes: Axes, path, *, colour: str = PALETTE["good"]) -> None:
-    """Draw what `shrink` or `grow` tried: excess over its standard error against the number of parameters.
-
-    Accepted candidates are dots, refused ones crosses; far values stand at the edge, at -6 and 10. The dashed line is
-    the usual limit, an excess of 1.5 standard errors.
-
-    Args:
-        axes: Where to draw; the axis of parameters is logarithmic and falls to the right.
-        path: A ``Path``, or anything with `trials` that have `parameters`, `excess`, `error` and `accepted`.
-        colour: Of the marks.
-
-    Chapter 9, "How small can it get?".
-
-    >>> import matplotlib.pyplot as plt
-    >>> from types import SimpleNamespace
-    >>> trial = SimpleNamespace(parameters=40, excess=1e-6, error=1e-6, accepted=True)
-    >>> fig, axes = plt.subplots()
-    >>> sl.draw_path(axes, SimpleNamespace(trials=[trial]))
-    >>> axes.collections[0].get_offsets().tolist()
-    [[40.0, 1.0]]
-    >>> plt.close(fig)
-    """
-    for accepted, marker in ((True, "o"), (False, "x")):
-        trials = [t for t in path.trials if t.accepted is accepted]
-        heights = [float(np.clip(t.excess / max(t.error, np.finfo(float).tiny), -6, 10)) for t in trials]
-        axes.scatter([t.parameters for t in trials], heights, color=colour, marker=marker, s=26, zorder=2)
-    axes.axhline(1.5, color=PALETTE["exact"], linestyle="--", linewidth=1)
-    axes.set(xscale="log", xlabel="parameters", ylabel="excess / standard error")
-    if not axes.xaxis_inverted():
-        axes.invert_xaxis()
-
-
-def label_line(axes: Axes, x: float, y: float, text: str, colour: str, **options) -> None:
-    """Write a line's name beside it, in its colour, instead of a legend."""
-    axes.annotate(
-        text, (x, y), color=colour, xytext=options.pop("offset", (4, 4)), textcoords="offset points", **options
-    )
-
-
-def figure(columns: int = 1, rows: int = 1, *, height: float = 3.4, **options):
-    """Return ``plt.subplots`` in the width of the book's text."""
-    return plt.subplots(rows, columns, figsize=(7.2, height), **options)

@@ -1,7 +1,8 @@
 """Figures: what is drawn, in which colours, and refusals."""
 
 import itertools
-from types import SimpleNamespace
+import subprocess
+import sys
 
 import matplotlib as mpl
 import pytest
@@ -10,7 +11,21 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from sobolev_lib.plotting import PALETTE, draw_network, draw_path, label_line, use_style
+from sobolev_lib.plotting import PALETTE, draw_network, use_style
+
+LOADED = """
+import sys
+import sobolev_lib as sl
+assert "matplotlib" not in sys.modules
+assert {"draw_network", "shrink"} <= set(dir(sl))
+sl.use_style()
+assert "matplotlib" in sys.modules
+"""
+
+
+def test_matplotlib_is_loaded_by_the_first_figure_and_not_before():
+    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def axes():
@@ -76,27 +91,8 @@ def test_a_layer_without_significance_is_drawn_small():
     assert 0 < areas.max() < 2
 
 
-def test_a_label_stands_beside_its_point_in_its_colour():
-    ax = axes()
-    label_line(ax, 0.3, 0.7, "exact", PALETTE["exact"], offset=(1, 2))
-    (text,) = ax.texts
-    assert text.get_text() == "exact" and text.xy == (0.3, 0.7) and text.get_color() == PALETTE["exact"]
-
-
 def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(ValueError, match=r"scores: got lengths \[2\], need \[3\]"):
         draw_network(axes(), [2, 3, 1], scores=[torch.ones(2)])
     with pytest.raises(ValueError, match=r"widths\[1\]: got 0, need an integer >= 1"):
         draw_network(axes(), [2, 0, 1])
-
-
-def test_a_path_shows_accepted_and_refused_candidates_where_they_are():
-    trials = [
-        SimpleNamespace(parameters=100, excess=1e-6, error=1e-6, accepted=True),
-        SimpleNamespace(parameters=10, excess=1.0, error=1e-3, accepted=False),
-    ]
-    ax = axes()
-    draw_path(ax, SimpleNamespace(trials=trials))
-    marks = [collection.get_offsets().data.tolist() for collection in ax.collections]
-    assert marks == [[[100.0, 1.0]], [[10.0, 10.0]]]  # the second one stands at the edge
-    assert ax.xaxis_inverted() and ax.get_xscale() == "log"

@@ -18,6 +18,8 @@ from sobolev_lib.certificates.verdicts import CELLS, check_all, difference
 from sobolev_lib.enclosure.interval import Interval, mag, mig
 from sobolev_lib.network.surrogate import Surrogate
 
+__all__ = ["ErrorBound", "Extreme", "error_bound"]
+
 QUANTITIES = {"value": "value", "gradient": "gradient", "curvature": "second"}
 
 

@@ -14,6 +14,8 @@ from sobolev_lib import _check
 from sobolev_lib.enclosure import interval as iv
 from sobolev_lib.enclosure.interval import Interval, div, mul, point, sub
 
+__all__ = ["Reference", "bachelier_reference", "black_scholes_reference"]
+
 Function = Callable[[Interval], Interval]
 
 

@@ -24,6 +24,8 @@ from sobolev_lib.enclosure.interval import Interval
 from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.training.loss import Labelled, SobolevLoss, balance_by_covariance, check_labels
 
+__all__ = ["Repaired", "repair"]
+
 ASKED = {"non-negative": vd.is_non_negative, "increasing": vd.is_increasing, "convex": vd.is_convex}
 STEPS = 100  # of the minimiser in each round
 LIGHT = 1e-4  # the first weight of the penalty, beside a loss of about 1 for each label

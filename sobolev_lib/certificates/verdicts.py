@@ -20,6 +20,8 @@ from sobolev_lib.enclosure.interval import Interval, intersection, mag, mig, neg
 from sobolev_lib.enclosure.rounding import enlarge, gamma
 from sobolev_lib.network.surrogate import Surrogate
 
+__all__ = ["Bounds", "Verdict", "bounds", "is_convex", "is_increasing", "is_non_negative", "lipschitz", "within"]
+
 CELLS = 4096
 SHARE = 0.01  # of the range seen: how far a bound may be from it before the search goes on
 

@@ -35,6 +35,8 @@ from sobolev_lib.enclosure.rounding import mode
 from sobolev_lib.enclosure.sweeps import Enclosure, Sweep, concatenate, layers_of, over_fields
 from sobolev_lib.network.surrogate import Surrogate
 
+__all__ = ["Enclosure", "Split", "enclose"]
+
 DOMAINS = ("natural", "zonotope")
 
 

@@ -13,6 +13,8 @@ from sobolev_lib.enclosure.rounding import check_matmul, enlarge, gamma, mode
 
 __all__ = ["affine"]
 
+__all__ = ["affine"]
+
 
 def affine(weight: Tensor, x: Interval, bias: Tensor | None = None, *, rounding: str = "outward") -> Interval:
     r"""Return the range of :math:`W x + b` over a box, by two matrix products whatever the signs.

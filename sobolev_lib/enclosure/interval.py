@@ -31,6 +31,8 @@ from torch import Tensor
 from sobolev_lib import _check, _show
 from sobolev_lib.enclosure.rounding import ULPS, mode, step, widen_sum
 
+__all__ = ["Interval"]
+
 
 @dataclass(frozen=True, eq=False)
 class Interval:

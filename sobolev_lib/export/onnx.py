@@ -18,6 +18,8 @@ from sobolev_lib import _files
 from sobolev_lib.export.recipe import Recipe, recipe
 from sobolev_lib.network.surrogate import Surrogate
 
+__all__ = ["export_onnx", "load_onnx"]
+
 OPSET, IR = 17, 8  # of 2022: what every runtime of today reads
 OPERATORS = {ast.Add: "Add", ast.Sub: "Sub", ast.Mult: "Mul", ast.Div: "Div", ast.USub: "Neg", ast.MatMult: "MatMul"}
 FUNCTIONS = {

@@ -17,6 +17,8 @@ from sobolev_lib import _check, _files
 from sobolev_lib.export.recipe import OUTPUTS, Recipe, Step, recipe
 from sobolev_lib.network.surrogate import Surrogate
 
+__all__ = ["export_source"]
+
 MOST_PARAMETERS = 2000
 LANGUAGES = ("c", "javascript", "python")
 _EITHER = "({0} ? {1} : {2})"

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from sobolev_lib import _check
 
+__all__ = ["ACTIVATIONS", "Activation"]
+
 Jet = Callable[[Tensor, int], list[Tensor]]
 
 

@@ -26,6 +26,8 @@ from sobolev_lib.network.activations import ACTIVATIONS, Activation, activation_
 from sobolev_lib.network.layers import checked_layers, layers_of
 from sobolev_lib.network.scaling import checked_directions, look_outside, scaling_of, taylor
 
+__all__ = ["Surrogate"]
+
 FORMAT = "sobolev_lib.Surrogate/1"
 DTYPES = (torch.float32, torch.float64)
 DOMAIN = ("input_low", "input_high")  # buffers: the range of the training inputs

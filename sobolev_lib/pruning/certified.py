@@ -17,6 +17,8 @@ from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.pruning.cut import cut
 from sobolev_lib.pruning.scores import score_by_variance
 
+__all__ = ["CertifiedCut", "cut_certified"]
+
 POINTS = 4096
 
 

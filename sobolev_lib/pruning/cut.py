@@ -27,6 +27,8 @@ from sobolev_lib.enclosure.interval import mid
 from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.pruning.scores import Scores, samples_of
 
+__all__ = ["affine_layers", "cut", "cut_inputs", "keep_most", "means", "midpoints", "remove_layers"]
+
 RIDGE = 1e-10  # relative to the mean square of the kept nodes: enough against exact copies, too little to bias
 
 

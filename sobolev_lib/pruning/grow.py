@@ -12,6 +12,8 @@ from sobolev_lib.pruning.judge import Judge, Path, split, squares
 from sobolev_lib.pruning.shrink import affordable, learn, steps_of_least_squares
 from sobolev_lib.training.loss import Labelled
 
+__all__ = ["grow"]
+
 PATIENCE = 3  # additions without a new best network before it ends
 
 

@@ -33,6 +33,8 @@ from sobolev_lib import _show
 from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.training.loss import Batch, Labelled, SobolevLoss, check_labels, stack, take
 
+__all__ = ["Path"]
+
 BLOCKS = 32  # of held-out samples, whose means give the standard error
 STRICT = 1.5  # standard errors that one in fifteen of truly equal networks exceeds
 POWER = 1.3  # further standard errors: an excess that is refused nine times in ten

@@ -28,6 +28,8 @@ from sobolev_lib.enclosure.interval import Interval, add, mag
 from sobolev_lib.enclosure.rounding import enlarge, mode
 from sobolev_lib.network.surrogate import Surrogate
 
+__all__ = ["Linearised", "linearise"]
+
 
 @dataclass(frozen=True, eq=False)
 class Linearised:

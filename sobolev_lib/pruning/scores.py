@@ -44,6 +44,16 @@ from sobolev_lib.enclosure.interval import Interval, mag, mul, width
 from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.network.twin import adjoint, forward
 
+__all__ = [
+    "Scores",
+    "balls",
+    "score_at_random",
+    "score_by_magnitude",
+    "score_by_taylor",
+    "score_by_variance",
+    "significance",
+]
+
 MEASURES = ("width_times_adjoint", "product")
 TARGETS = ("value", "gradient")
 

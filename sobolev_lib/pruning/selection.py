@@ -26,6 +26,8 @@ from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.pruning.cut import fold_by_regression, hidden_activations
 from sobolev_lib.pruning.scores import samples_of
 
+__all__ = ["keep_predictive"]
+
 TINY = 1e-10  # of a node's own variance: what is left of it is rounding, and others already say what it says
 
 

@@ -33,6 +33,8 @@ from sobolev_lib.training.loss import (
     targets,
 )
 
+__all__ = ["shrink"]
+
 FOLD = 4096  # samples over which cut nodes are folded, and folds are compared: enough for a hundred nodes
 WIDEST = 12  # nodes of each of two layers after the first stroke
 WORK = 2e9  # multiplications that one step of least squares may cost on the way: decides on how many rows it sees

@@ -19,6 +19,8 @@ from sobolev_lib.simulation.noise import Gaussian, Sobol
 from sobolev_lib.simulation.payoffs import Call, Payoff, Smoothing
 from sobolev_lib.simulation.schemes import simulate
 
+__all__ = ["BasketCase", "basket_case"]
+
 PUBLISHED_WEIGHTS = (0.03523608, 0.19428860, 0.20768846, 0.20812615, 0.04973940, 0.07701987, 0.22790145)
 
 

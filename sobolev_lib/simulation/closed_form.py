@@ -16,6 +16,8 @@ from torch import Tensor
 from sobolev_lib import _check, _show
 from sobolev_lib.simulation.noise import normal_cdf, normal_pdf
 
+__all__ = ["Greeks", "bachelier", "black_scholes", "heston"]
+
 KINDS = ("call", "put", "straddle", "digital")
 
 

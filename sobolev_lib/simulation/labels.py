@@ -24,6 +24,8 @@ from sobolev_lib.simulation.pilot import ROWS, check_rows, check_smooth
 from sobolev_lib.simulation.samples import Samples
 from sobolev_lib.simulation.schemes import Exact, Scheme, check_model, log_density, prepare, walk
 
+__all__ = ["label"]
+
 
 def label(
     model: Model,

@@ -27,6 +27,8 @@ from torch import Tensor
 
 from sobolev_lib import _check
 
+__all__ = ["Bachelier", "BlackScholes", "Heston"]
+
 
 class Model(Protocol):
     """What ``simulate`` and ``label`` need of a model; the module's docstring lists the optional rest."""

@@ -19,6 +19,8 @@ from torch.quasirandom import SobolEngine
 
 from sobolev_lib import _check
 
+__all__ = ["antithetic", "gaussian", "sobol"]
+
 _BITS = 12  # of a row number, shuffled and looked up together
 
 

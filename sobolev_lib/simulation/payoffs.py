@@ -37,6 +37,8 @@ from torch.nn import functional
 from sobolev_lib import _check
 from sobolev_lib.simulation.noise import normal_cdf, normal_pdf
 
+__all__ = ["Asian", "Blend", "Call", "Digital", "LastStep", "Payoff", "Put", "Sigmoid", "Softplus", "Straddle"]
+
 
 @dataclass(frozen=True)
 class Sigmoid:

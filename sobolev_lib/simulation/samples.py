@@ -9,6 +9,8 @@ from torch import Tensor
 
 from sobolev_lib import _check, _files, _show
 
+__all__ = ["Samples", "concatenate"]
+
 _FORMAT = "sobolev_lib samples 1"
 
 

@@ -19,6 +19,8 @@ from sobolev_lib import _check
 from sobolev_lib.simulation.models import Heston, Law, Model, correlate, root
 from sobolev_lib.simulation.noise import Noise
 
+__all__ = ["EulerMaruyama", "Exact", "FullTruncation", "Milstein", "simulate"]
+
 
 class Scheme(Protocol):
     """What ``simulate`` and ``label`` need of a scheme."""

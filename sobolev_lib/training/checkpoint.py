@@ -22,6 +22,8 @@ from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.training.gauss_newton import Damping
 from sobolev_lib.training.loss import SobolevLoss
 
+__all__ = ["History"]
+
 FORMAT = "sobolev_lib.checkpoint/1"
 PAUSE = 1.0  # seconds between two files, at least
 SHARE = 0.05  # of the time that writing may take

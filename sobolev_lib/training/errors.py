@@ -17,6 +17,8 @@ from sobolev_lib import _check, _show
 from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.training.loss import Labelled
 
+__all__ = ["Errors", "Violations", "evaluate", "score", "table", "violations"]
+
 QUANTITIES = ("price", "delta", "gamma")
 MOST_PARAMETERS = 2000  # of a network whose noise floor is asked for: matrices of that size are factorised
 ROWS = 1_000_000  # numbers in a chunk of a Jacobian

@@ -35,6 +35,8 @@ from sobolev_lib.training.loss import (
     targets,
 )
 
+__all__ = ["fit"]
+
 MANY = 500  # steps, after which a network that was trained from scratch is expected to be better than a plane
 SMALL = 500  # parameters up to which a Levenberg-Marquardt step costs little and is the default finish
 # From coarse to fine, a step that lowers the loss by less than this share of p/n is the last on its subset. The minimum

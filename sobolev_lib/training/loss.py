@@ -22,6 +22,8 @@ from sobolev_lib import _check
 from sobolev_lib.network.scaling import add_gradients, scaling_of, spread, sweep, unit_of
 from sobolev_lib.network.surrogate import Surrogate
 
+__all__ = ["SobolevLoss", "balance_by_covariance", "balance_by_moments", "clip_tails"]
+
 BALANCES = ("moments", "covariance")
 FEW = 100  # samples: of fewer than that, one may well hold half of the squares
 HEAVY = 0.5

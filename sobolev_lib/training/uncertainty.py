@@ -32,6 +32,8 @@ from sobolev_lib.training.errors import QUANTITIES, Errors
 from sobolev_lib.training.gauss_newton import jacobian
 from sobolev_lib.training.loss import Labelled, SobolevLoss, check_labels, take, targets
 
+__all__ = ["Bars", "LackOfFit", "Uncertainty", "lack_of_fit", "noise_floor", "uncertainty"]
+
 MOST_PARAMETERS = 2000  # matrices of that size are factorised
 ROWS = 1_000_000  # numbers in a chunk of a Jacobian
 FREE = 1e-2  # eigenvalues of the residuals' correlation up to which a direction counts as free of noise

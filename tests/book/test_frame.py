@@ -1,6 +1,7 @@
 """The frame that holds library and book together: import order, public names, prose, citations, settings."""
 
 import ast
+import importlib
 import inspect
 import io
 import re
@@ -77,6 +78,9 @@ def test_public_names_are_flat_unique_and_documented():
     names = sobolev_lib.__all__
     assert names
     assert len(set(names)) == len(names)
+    modules = [importlib.import_module(f"sobolev_lib.{module}") for module in MODULES]
+    declared = [name for module in modules for name in getattr(module, "__all__", ())]
+    assert sorted(names) == sorted([*declared, "directions", "interval"])
     for name in names:
         value = getattr(sobolev_lib, name)
         if callable(value):
@@ -235,7 +239,7 @@ def test_the_readme_shows_what_the_first_chapter_computed():
 # --- size: code lines, without docstrings, comments and blank lines -------------------------------------------------
 
 LIMITS = {ast.Module: 350, ast.ClassDef: 120, ast.FunctionDef: 60}
-MOST = 6050  # in the whole library: it may fall, not rise; 5500 is the aim
+MOST = 5950  # in the whole library: it may fall, not rise; 5500 is the aim
 
 
 def code_lines(text: str) -> dict[ast.AST, int]:
