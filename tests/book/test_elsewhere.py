@@ -1,4 +1,4 @@
-"""A chapter that is opened elsewhere than in a clone fetches one and installs the library, by its first cell."""
+"""A chapter that is opened elsewhere than in a clone finds the library or installs it, by its first cell."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ def run(cell: str, folder: Path, address: str, *installed: Path, **environment: 
 def repository(tmp_path_factory) -> Path:
     """A git repository with what the first cell needs of this one."""
     folder = tmp_path_factory.mktemp("repository")
-    for name in ("sobolev_lib", "notebooks"):
+    for name in ("sobolev_lib", "notebooks", "results"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.ipynb", ".*"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
@@ -61,9 +61,23 @@ def test_elsewhere_it_fetches_a_clone_and_installs_from_it(repository, tmp_path)
     assert Path(target, "sobolev_lib", "network", "surrogate.py").exists(), done.stdout + done.stderr
 
 
+HERE = "\nprint(Path.cwd())"
+
+
 def test_in_a_clone_with_the_library_it_does_nothing(repository):
-    done = run(FIRST[0].source, repository / "notebooks", "nowhere", repository)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = run(FIRST[0].source + HERE, repository / "notebooks", "nowhere", repository)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{repository / 'notebooks'}\n", "")
+
+
+def test_elsewhere_with_a_library_that_lies_in_a_clone_it_goes_there_where_chapters_find_results(repository, tmp_path):
+    done = run(FIRST[0].source + HERE, tmp_path, "nowhere", repository)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{repository / 'notebooks'}\n", "")
+
+
+def test_elsewhere_with_the_library_alone_it_asks_for_nothing_and_stays(repository, tmp_path):
+    shutil.copytree(repository / "sobolev_lib", tmp_path / "packages" / "sobolev_lib")
+    done = run(FIRST[0].source + HERE, tmp_path, "nowhere", tmp_path / "packages")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path}\n", "")
 
 
 def test_the_address_is_written_where_the_cell_reads_it(tmp_path):
@@ -71,7 +85,7 @@ def test_the_address_is_written_where_the_cell_reads_it(tmp_path):
     shutil.copy(SOURCES[0], source)
     execute.write_address(source, "https://example.org/a/b")
     names = {"Path": Path}
-    exec(execute.read(source).cells[0].source.partition("if not")[0], names)
+    exec(execute.read(source).cells[0].source.partition("library =")[0], names)
     assert names["REPO"] == "https://example.org/a/b"
     with pytest.raises(SystemExit, match="--repo: got 'ftp://x', need an address that begins with https://"):
         execute.write_address(source, "ftp://x")
