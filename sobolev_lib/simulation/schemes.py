@@ -287,7 +287,7 @@ def prepare(model: Model, x, horizon: float, scheme: Scheme | None, steps: int |
         raise ValueError(f"x: got a price of {float(x[:, :positive].min()):.6g}, need positive prices")
     horizon = _check.positive("horizon", horizon)
     with torch.no_grad():
-        sources = _check_coefficients(model, x[:2])
+        sources = _check_coefficients(model, x[:1].expand(model.dim + 1, -1))  # d rows could be taken for a matrix
         if scheme is None:
             scheme = getattr(model, "scheme", None) or _default_scheme(model)
         if not (hasattr(scheme, "step") and hasattr(scheme, "check")) or isinstance(scheme, type):
@@ -301,6 +301,8 @@ def prepare(model: Model, x, horizon: float, scheme: Scheme | None, steps: int |
 
 def check_model(model: Model):
     """Refuse what is no model."""
+    if isinstance(model, type):
+        raise TypeError(f"model: got the class {model.__name__}, need an object of it, {model.__name__}(...)")
     for name in ("dim", "drift", "diffusion"):
         if not hasattr(model, name):
             raise TypeError(f"model: got {type(model).__name__} without {name}, need dim, drift(t, x), diffusion(t, x)")

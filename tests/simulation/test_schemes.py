@@ -363,7 +363,7 @@ class Shapeless:
 
     dim, factor = 2, None
 
-    def __init__(self, drift=(1, 2), diffusion=(1, 2), factor=None):
+    def __init__(self, drift=(3, 2), diffusion=(3, 2), factor=None):  # it is asked for three rows
         self.shapes, self.factor = (drift, diffusion), factor
 
     def drift(self, t, x):
@@ -402,7 +402,7 @@ class Shapeless:
             ONE,
             {"steps": 1},
             ValueError,
-            r"model\.drift\(t, x\): got shape \(2,\), need \(1, 2\)",
+            r"model\.drift\(t, x\): got shape \(2,\), need \(3, 2\)",
         ),
         (Shapeless(diffusion=(1, 1)), ONE, {"steps": 1}, ValueError, r"model\.diffusion\(t, x\): got shape \(1, 1\)"),
         (
@@ -413,6 +413,13 @@ class Shapeless:
             r"model\.diffusion\(t, x\): got shape \(1, 3, 2\)",
         ),
         (
+            Shapeless(diffusion=(2, 2)),  # a matrix is no row for each of two inputs
+            [[1.0, 1.0]] * 2,
+            {"steps": 1},
+            ValueError,
+            r"model\.diffusion\(t, x\): got shape \(2, 2\), need \(3, 2\)",
+        ),
+        (
             Shapeless(factor=torch.eye(3)),
             ONE,
             {"steps": 1},
@@ -420,13 +427,14 @@ class Shapeless:
             r"model\.factor: got shape \(3, 3\), need \(2, 2\)",
         ),
         (
-            Shapeless(diffusion=(1, 2, 2), factor=torch.eye(2)),
+            Shapeless(diffusion=(3, 2, 2), factor=torch.eye(2)),
             ONE,
             {"steps": 1},
             ValueError,
             "need only one of the two",
         ),
         ("bachelier", ONE, {}, TypeError, "model: got str without dim"),
+        (Noncommutative, ONE, {}, TypeError, r"model: got the class Noncommutative, need an object of it"),
     ],
 )
 def test_bad_input_is_refused(model, x, change, error, match):
