@@ -1,4 +1,4 @@
-"""Pages that a reader can touch: below a figure, sliders that run the chapter's own networks, as JavaScript.
+"""Pages that a reader can touch: below a figure, sliders over the chapter's own networks and enclosures.
 
 Everything stands in the page itself, for pages are opened from folders too, where a browser loads no modules. Without
 JavaScript nothing is shown but the figure.
@@ -21,11 +21,11 @@ def fragment(name: str) -> str:
     """Return the HTML that makes the networks of one chapter touchable, and nothing without JavaScript."""
     facts = json.loads((live.FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     modules = []
-    for label, text in facts.pop("modules").items():
+    for label, text in facts.pop("modules", {}).items():
         code = re.sub(r"(?m)^//.*\n", "", text).replace("export function surrogate", "return function surrogate")
         modules.append(f"{json.dumps(label)}: (() => {{\n{code}}})()")
     script = (live.FOLDER / "touch.js").read_text(encoding="utf-8")
-    data = f"const networks = {{\n{','.join(modules)}}};\nconst facts = {json.dumps(facts)};"
+    data = f"const networks = {{\n{','.join(modules)}}};\nconst facts = {json.dumps(facts, separators=(',', ':'))};"
     style = (live.FOLDER / "touch.css").read_text(encoding="utf-8")
     return (
         f'<style>{style}</style>\n<section class="touch" aria-label="Try it: move the sliders" hidden></section>\n'

@@ -42,35 +42,67 @@ def opened(browser, folder, name, theme="light", **options):
     return page
 
 
+FRAME = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_says_what_the_library_says(browser, tmp_path, name):
+    """Networks run in the page, and agree to the last digits; tables are written with six digits."""
     facts = json.loads((live.FOLDER / f"{name}.json").read_text("utf-8"))
+    runs = {line["name"] for line in facts["lines"] if "network" in line}
+    size = max(abs(end) for panel in facts["panels"] for end in panel["range"])
     page = opened(browser, tmp_path, name)
     for check in facts["checks"]:
-        for slider, value in (("level", check["index"]), ("spread", round(100 * check["by"]))):
+        for slider, value in enumerate(check["sliders"]):
             page.locator(f"#touch-{slider}").fill(str(value))
-        page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        page.evaluate(FRAME)
         found = numbers(page)
-        assert found.pop("exact") == facts["exact"][check["index"]]
         assert found.keys() == check["numbers"].keys()
-        for network, expected in check["numbers"].items():
-            assert found[network] == pytest.approx(expected, rel=1e-9, abs=1e-12)
+        for line, expected in check["numbers"].items():
+            near = {"rel": 1e-9, "abs": 1e-12} if line in runs else {"rel": 1e-5, "abs": 1e-5 * size}
+            assert found[line] == pytest.approx(expected, **near), line
     assert page.faults == []
+
+
+def test_a_live_figure_stands_in_every_chapter_that_promises_one():
+    assert NAMES == sorted(live.FIGURES) == sorted(live.CELLS)
+
+
+def test_a_box_can_be_dragged_and_widened(browser, tmp_path):
+    """The mouse moves its centre, the second slider its width; natural intervals hold zonotopes, and both the truth."""
+    page = opened(browser, tmp_path, "06_interval_adjoints")
+    picture = page.locator(".panels svg").first.bounding_box()
+    page.mouse.move(picture["x"] + 0.2 * picture["width"], picture["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(picture["x"] + 0.75 * picture["width"], picture["y"] + 20)
+    page.mouse.up()
+    page.evaluate(FRAME)
+    values = json.loads((live.FOLDER / "06_interval_adjoints.json").read_text("utf-8"))["sliders"][0]["values"]
+    assert abs(float(page.locator("#touch-0-is").inner_text()) - (values[0] + 0.75 * (values[-1] - values[0]))) < 0.03
+    before = numbers(page)
+    page.locator("#touch-1").focus()
+    page.keyboard.press("End")
+    page.evaluate(FRAME)
+    after = numbers(page)
+    for found in (before, after):
+        natural, zonotope, true = found.values()
+        assert natural[0] <= zonotope[0] <= true[0] < true[1] <= zonotope[1] <= natural[1]
+    assert all(after[name][2] > before[name][2] for name in before)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_sliders_follow_the_keyboard_and_keep_up(browser, tmp_path, name):
     page = opened(browser, tmp_path, name)
     before = numbers(page)
-    page.locator("#touch-level").focus()
+    page.locator("#touch-0").focus()
     page.keyboard.press("ArrowRight")
-    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    page.evaluate(FRAME)
     assert numbers(page) != before
-    page.add_script_tag(content="window.input = document.querySelector('#touch-level')")
+    page.add_script_tag(content="window.input = document.querySelector('#touch-0')")
     frames = """async () => {
         const times = [];
         for (let k = 0; k < 20; k++) {
-            input.value = 60 + k;
+            input.value = k % 8;
             const frame = new Promise(done => requestAnimationFrame(done));
             await frame;
             const start = performance.now();
