@@ -12,7 +12,7 @@ wrong values and shapes raise `ValueError`.
 
 import math
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Real
 
@@ -129,6 +129,22 @@ def instance(name: str, value, kind: type) -> object:
     if not isinstance(value, kind):
         raise TypeError(f"{name}: got {type(value).__name__}, need {kind.__name__}")
     return value
+
+
+def function(name: str, value, needed: str) -> Callable:
+    """Return `value`, which can be called; a class is taken for an object that was not made."""
+    if not callable(value) or isinstance(value, type):
+        raise TypeError(f"{name}: got {value!r}, need {needed}")
+    return value
+
+
+def directions(value, n: int, d: int, **how) -> Tensor:
+    """Return vectors (k, d) that n rows share, or (n, k, d), at least one; `how` as for `tensor`."""
+    vectors = tensor("directions", value, **how)
+    shape = tuple(vectors.shape)
+    if len(shape) not in (2, 3) or 0 in shape or shape[-1] != d or shape[0] != (n if len(shape) == 3 else shape[0]):
+        raise ValueError(f"directions: got shape {shape}, need (k, {d}) or ({n}, k, {d}), at least one")
+    return vectors
 
 
 @contextmanager

@@ -30,7 +30,6 @@ class Activation:
         critical: Four tuples: where :math:`f, f', f'', f'''` have their local extrema, to full double precision.
         period: If not None, each critical point repeats at all integer multiples of it.
         smooth: Whether :math:`f''` exists everywhere; order-2 work refuses activations for which it does not.
-        bounded: Whether :math:`f` is bounded.
 
     Chapter 4, "Value, gradient and curvature in one pass".
 
@@ -47,7 +46,6 @@ class Activation:
     critical: tuple[tuple[float, ...], ...]
     period: float | None = None
     smooth: bool = True
-    bounded: bool = False
 
     def __call__(self, z: Tensor) -> Tensor:
         """Return ``f(z)``, elementwise."""
@@ -156,7 +154,6 @@ ACTIVATIONS: dict[str, Activation] = {
                 (-0.65847894846240835431, 0.65847894846240835431),
                 (-1.1462158347805888439, 0.0, 1.1462158347805888439),
             ),
-            bounded=True,
         ),
         Activation(
             "sigmoid",
@@ -167,7 +164,6 @@ ACTIVATIONS: dict[str, Activation] = {
                 (-1.3169578969248167086, 1.3169578969248167086),
                 (-2.2924316695611776878, 0.0, 2.2924316695611776878),
             ),
-            bounded=True,
         ),
         Activation(
             "gelu",
@@ -184,7 +180,6 @@ ACTIVATIONS: dict[str, Activation] = {
             _sin_jet,
             critical=((-_HALF_PI, _HALF_PI), (0.0, math.pi), (-_HALF_PI, _HALF_PI), (0.0, math.pi)),
             period=2 * math.pi,
-            bounded=True,
         ),
         Activation("relu", _relu_jet, critical=((), (), (), ()), smooth=False),
     )

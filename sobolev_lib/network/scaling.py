@@ -114,14 +114,6 @@ def add_gradients(net: Scaled, found: Pass, k: int, cotangents: Tensor, totals: 
     found.add_gradients(totals, *parts)
 
 
-def checked_directions(directions: Tensor, n: int, d: int, dtype: torch.dtype) -> Tensor:
-    """Return directions (k, d), or (n, k, d), in the network's type."""
-    directions = _check.tensor("directions", directions, dtype=dtype)
-    if directions.ndim not in (2, 3) or directions.shape[-1] != d or (directions.ndim == 3 and len(directions) != n):
-        raise ValueError(f"directions: got shape {tuple(directions.shape)}, need (k, {d}) or ({n}, k, {d})")
-    return directions
-
-
 def _scaled(net: Scaled, x: Tensor, order: int, directions: Tensor | None) -> tuple[Tensor, Tensor | None]:
     if order == 2 and not net.activation.smooth:
         raise ValueError(f"activation: got '{net.activation.name}' at order 2, need one with a second derivative")

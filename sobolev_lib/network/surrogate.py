@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from sobolev_lib import _check, _files
 from sobolev_lib.network.activations import ACTIVATIONS, Activation, activation_named
 from sobolev_lib.network.layers import checked_layers, layers_of
-from sobolev_lib.network.scaling import checked_directions, look_outside, scaling_of, taylor
+from sobolev_lib.network.scaling import look_outside, scaling_of, taylor
 
 __all__ = ["Surrogate"]
 
@@ -164,7 +164,7 @@ class Surrogate(nn.Module):
     def hvp(self, x: Tensor, directions: Tensor, *, outside: str = "warn") -> Tensor:
         """Return Hessian-vector products (n, k, d) in `directions`, (k, d) for all samples alike or (n, k, d)."""
         x = self._checked(x, outside)
-        return self.taylor(x, order=2, directions=checked_directions(directions, *x.shape, self.dtype))[2]
+        return self.taylor(x, order=2, directions=_check.directions(directions, *x.shape, dtype=self.dtype))[2]
 
     def hessian(self, x: Tensor, *, outside: str = "warn") -> Tensor:
         """Return the Hessians (n, d, d); the work grows with d, so prefer `hvp` in high dimension."""

@@ -76,9 +76,8 @@ def bachelier(spot, *, strike, volatility, maturity, kind: str = "call") -> Gree
     >>> round(sl.bachelier(1.0, strike=1.0, volatility=0.2, maturity=1.0).price.item(), 7)  # 0.2 / sqrt(2 pi)
     0.0797885
     """
-    spot, strike, volatility, maturity = _arguments(
-        kind, ["maturity"], ["volatility"], spot=spot, strike=strike, volatility=volatility, maturity=maturity
-    )
+    given = {"spot": spot, "strike": strike, "volatility": volatility, "maturity": maturity}
+    spot, strike, volatility, maturity = _arguments(kind, given, ["maturity"], ["volatility"])
     margin, root = spot - strike, torch.sqrt(maturity)
     deviation, alive = volatility * root, volatility > 0
     safe = torch.where(alive, deviation, 1.0)
@@ -91,10 +90,8 @@ def bachelier(spot, *, strike, volatility, maturity, kind: str = "call") -> Gree
         return Greeks(normal_cdf(z), bell, slope, slope * deviation * root)
     vega = root * density
     call = Greeks(margin * normal_cdf(z) + deviation * density, normal_cdf(z), bell, vega)
-    if kind == "call":
-        return call
     put = Greeks(-margin * normal_cdf(-z) + deviation * density, -normal_cdf(-z), bell, vega)
-    return put if kind == "put" else _sum(call, put)
+    return _of_kind(kind, call, put)
 
 
 def black_scholes(spot, *, strike, volatility, maturity, rate=0.0, kind: str = "call") -> Greeks:
@@ -127,11 +124,8 @@ def black_scholes(spot, *, strike, volatility, maturity, rate=0.0, kind: str = "
     >>> round(sl.black_scholes(1.0, strike=1.0, volatility=0.2, maturity=1.0).price.item(), 7)  # 2 Phi(0.1) - 1
     0.0796557
     """
-    spot, strike, volatility, maturity, rate = _arguments(
-        kind,
-        ["spot", "strike", "volatility", "maturity"],
-        **{"spot": spot, "strike": strike, "volatility": volatility, "maturity": maturity, "rate": rate},
-    )
+    given = {"spot": spot, "strike": strike, "volatility": volatility, "maturity": maturity}
+    spot, strike, volatility, maturity, rate = _arguments(kind, given | {"rate": rate}, list(given))
     growth, root = torch.exp(rate * maturity), torch.sqrt(maturity)
     deviation, forward = volatility * root, growth * spot
     d1 = torch.log(forward / strike) / deviation + 0.5 * deviation
@@ -142,10 +136,8 @@ def black_scholes(spot, *, strike, volatility, maturity, rate=0.0, kind: str = "
     gamma = growth * normal_pdf(d1) / (spot * deviation)
     vega = forward * root * normal_pdf(d1)
     call = Greeks(forward * normal_cdf(d1) - strike * normal_cdf(d2), growth * normal_cdf(d1), gamma, vega)
-    if kind == "call":
-        return call
     put = Greeks(strike * normal_cdf(-d2) - forward * normal_cdf(-d1), -growth * normal_cdf(-d1), gamma, vega)
-    return put if kind == "put" else _sum(call, put)
+    return _of_kind(kind, call, put)
 
 
 def heston(
@@ -202,10 +194,10 @@ def heston(
     """
     given = {"spot": spot, "strike": strike, "variance": variance, "maturity": maturity, "rate": rate}
     given |= {"mean_reversion": mean_reversion, "long_variance": long_variance, "vol_of_variance": vol_of_variance}
+    given |= {"spot_variance_correlation": spot_variance_correlation}
     positive = ["spot", "strike", "maturity", "mean_reversion", "vol_of_variance"]
-    spot, strike, variance, maturity, rate, kappa, theta, xi, rho = _arguments(
-        kind, positive, ["variance", "long_variance"], **given, spot_variance_correlation=spot_variance_correlation
-    )
+    checked = _arguments(kind, given, positive, ["variance", "long_variance"])
+    spot, strike, variance, maturity, rate, kappa, theta, xi, rho = checked
     if not (rho.abs() < 1).all():
         worst = float(rho.flatten()[rho.abs().argmax()])
         raise ValueError(f"spot_variance_correlation: got {worst}, need a number between -1 and 1, exclusive")
@@ -234,10 +226,7 @@ def _heston_greeks(kind: str, forward: Tensor, strike: Tensor, growth: Tensor, i
         terms = (forward * delta - price) / strike, growth * forward * gamma / strike, growth**2 * second
         return Greeks(*terms, (forward * vanna - vega) / strike)
     call = Greeks(price, growth * delta, growth**2 * gamma, vega)
-    if kind == "call":
-        return call
-    put = Greeks(price - (forward - strike), growth * (delta - 1), call.gamma, vega)
-    return put if kind == "put" else _sum(call, put)
+    return _of_kind(kind, call, Greeks(price - (forward - strike), growth * (delta - 1), call.gamma, vega))
 
 
 def _heston_exponent(u: Tensor, terms: tuple[float, ...]) -> tuple[Tensor, Tensor]:
@@ -294,11 +283,12 @@ def _sum_over_contour(u: Tensor, weights: Tensor, k: Tensor, variance: Tensor, t
     return torch.stack(sums, dim=1), size
 
 
-def _sum(a: Greeks, b: Greeks) -> Greeks:
-    return Greeks(a.price + b.price, a.delta + b.delta, a.gamma + b.gamma, a.vega + b.vega)
+def _of_kind(kind: str, call: Greeks, put: Greeks) -> Greeks:
+    straddle = Greeks(*(a + b for a, b in zip(vars(call).values(), vars(put).values(), strict=True)))
+    return {"call": call, "put": put, "straddle": straddle}[kind]
 
 
-def _arguments(kind: str, positive: Sequence[str] = (), or_zero: Sequence[str] = (), **given) -> tuple[Tensor, ...]:
+def _arguments(kind: str, given: dict, positive: Sequence[str], or_zero: Sequence[str] = ()) -> tuple[Tensor, ...]:
     """The numbers as tensors of one shape, in the order given."""
     _check.choice("kind", kind, KINDS)
     tensors = {name: _check.tensor(name, value, dtype=torch.float64) for name, value in given.items()}

@@ -318,10 +318,7 @@ def _basket_deviation(law, weights: Tensor) -> Tensor:
 
 def _check_payoff(payoff, order: int, estimator: str) -> int:
     """Refuse what is no payoff, and a derivative that it does not allow; return the number of observation dates."""
-    if not callable(payoff) or isinstance(payoff, type):
-        raise TypeError(
-            f"payoff: got {payoff!r}, need a payoff such as Call(strike=1.0), or a function of final states"
-        )
+    _check.function("payoff", payoff, "a payoff such as Call(strike=1.0), or a function of final states")
     allowed = getattr(payoff, "smooth_order", 2)
     if estimator == "pathwise" and order > allowed:
         raise ValueError(
@@ -357,16 +354,11 @@ def _check_directions(directions, x: Tensor, order: int) -> Tensor | None:
         return None
     if directions is None:
         return torch.eye(x.shape[1], dtype=torch.float64)
-    tensor = _check.tensor("directions", directions, dtype=torch.float64, copy=True, detach=True)
-    shape = ("k", x.shape[1]) if tensor.ndim == 2 else (len(x), "k", x.shape[1])
-    if 0 in _check.tensor("directions", tensor, shape=shape).shape:
-        raise ValueError(f"directions: got shape {tuple(tensor.shape)}, need at least one direction")
-    return tensor
+    return _check.directions(directions, *x.shape, dtype=torch.float64, copy=True, detach=True)
 
 
 def _check_noise(noise: Noise, rows: int, dims: int):
     """Ask for the last row, so that a noise with too few rows or columns says so before the work begins."""
-    if not callable(noise) or isinstance(noise, type):
-        raise TypeError(f"noise: got {noise!r}, need a noise such as gaussian(seed=0)")
+    _check.function("noise", noise, "a noise such as gaussian(seed=0)")
     if dims > 0:
         _check.tensor("noise(start, count, dims)", noise(rows - 1, 1, dims), shape=(1, dims))

@@ -37,11 +37,9 @@ class Model(Protocol):
 
     def drift(self, t: float, x: Tensor) -> Tensor:
         """Drift a(t, x): (n, d) to (n, d)."""
-        ...
 
     def diffusion(self, t: float, x: Tensor) -> Tensor:
         """Diffusion b(t, x): (n, d) to (n, d), or to (n, d, m) for general noise."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)

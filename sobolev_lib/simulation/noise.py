@@ -29,7 +29,6 @@ class Noise(Protocol):
 
     def __call__(self, start: int, count: int, dims: int) -> Tensor:
         """Rows ``start`` to ``start + count`` of the matrix of standard normals with ``dims`` columns."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -194,9 +193,7 @@ def antithetic(noise: Noise) -> Antithetic:
     >>> bool((first == -second).all())
     True
     """
-    if not callable(noise):
-        raise TypeError(f"noise: got {type(noise).__name__}, need a callable noise(start, count, dims)")
-    return Antithetic(noise)
+    return Antithetic(_check.function("noise", noise, "a noise such as gaussian(seed=0)"))
 
 
 def normal_pdf(x: Tensor) -> Tensor:

@@ -7,11 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sobolev_lib import _check, _files, _show
+from sobolev_lib import _check, _show
 
 __all__ = ["Samples", "concatenate"]
-
-_FORMAT = "sobolev_lib samples 1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +18,8 @@ class Samples:
 
     Labels of another simulator become samples in one line: arrays of any kind and precision are copied to float64,
     the rule for all labels, whatever the network's precision is. They may be noisy or exact, in any units, with
-    gradients or without; training takes orders up to those that are there.
+    gradients or without; training takes orders up to those that are there. ``torch.save(vars(samples), path)`` stores
+    them, and ``Samples(**torch.load(path))`` has them again.
 
     Attributes:
         x: inputs (n, d).
@@ -126,31 +125,6 @@ class Samples:
         """
         count = _check.count("count", count, most=len(self) - 1)
         return self[:count], self[count:]
-
-    def save(self, path):
-        """Write a safetensors file, whole or not at all.
-
-        Args:
-            path: file name; an existing file is replaced.
-        """
-        _files.write(path, self._tensors(), {"format": _FORMAT, "source": self.source})
-
-    @classmethod
-    def load(cls, path) -> "Samples":
-        """Read a file that ``save`` wrote.
-
-        Args:
-            path: file name.
-
-        Raises:
-            ValueError: the file is damaged, or not one of ours.
-        """
-        tensors, metadata = _files.read("path", path, _FORMAT, "one written by Samples.save")
-        try:
-            loaded = tensors | {"source": metadata.get("source", "")}
-            return cls(**loaded)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"path: got {path}, which lacks {error}, need one written by Samples.save") from error
 
     def _tensors(self) -> dict[str, Tensor]:
         """The tensors that are there, by name."""

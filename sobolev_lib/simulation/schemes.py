@@ -1,9 +1,9 @@
 r"""Time stepping: from a model and normals to states.
 
-A scheme is a small object with ``strong_order`` and ``weak_order`` (powers of the step size in
-:math:`(E|X_T - X_T^h|^2)^{1/2}` and :math:`|E f(X_T) - E f(X_T^h)|`), ``check(model, x)``, which refuses models that it
-cannot treat, and ``step(model, t, x, step, shocks)``. Schemes whose step is Gaussian offer ``law(model, t, x, step)``
-as well. Each states what it assumes and does not check. Derived in Chapter 1.
+A scheme is a small object with ``strong_order`` (the power of the step size in :math:`(E|X_T - X_T^h|^2)^{1/2}`),
+``check(model, x)``, which refuses models that it cannot treat, and ``step(model, t, x, step, shocks)``. Schemes whose
+step is Gaussian offer ``law(model, t, x, step)`` as well. Each states what it assumes and does not check. Derived in
+Chapter 1.
 """
 
 import math
@@ -26,18 +26,15 @@ class Scheme(Protocol):
     """What ``simulate`` and ``label`` need of a scheme."""
 
     strong_order: float
-    weak_order: float
 
     def check(self, model: Model, x: Tensor):
         """Raise ``ValueError`` if the scheme cannot treat the model from the states x (n, d)."""
-        ...
 
     def step(self, model: Model, t: float, x: Tensor, step: float, shocks: Tensor) -> Tensor:
         """States (n, d) at ``t + step`` from states (n, d) at t and shocks (n, m).
 
         Shocks are standard normals, with the correlation of the Brownian motions if the model has a ``factor``.
         """
-        ...
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,6 @@ class Exact:
     """
 
     strong_order: ClassVar[float] = math.inf
-    weak_order: ClassVar[float] = math.inf
 
     def check(self, model: Model, x: Tensor):
         """Refuse a model without ``transition``."""
@@ -94,7 +90,6 @@ class EulerMaruyama:
     """
 
     strong_order: ClassVar[float] = 0.5
-    weak_order: ClassVar[float] = 1.0
 
     def check(self, model: Model, x: Tensor):
         """Every model will do."""
@@ -138,7 +133,6 @@ class Milstein:
     """
 
     strong_order: ClassVar[float] = 1.0
-    weak_order: ClassVar[float] = 1.0
 
     def check(self, model: Model, x: Tensor):
         """Refuse noise that does not commute at x."""
@@ -194,7 +188,6 @@ class FullTruncation:
     """
 
     strong_order: ClassVar[float] = 0.5
-    weak_order: ClassVar[float] = 1.0
 
     def check(self, model: Model, x: Tensor):
         """Refuse a model without variances."""
@@ -261,9 +254,7 @@ def simulate(
         if (noise is None) == (normals is None):
             raise TypeError("noise, normals: got both or neither, need one of them")
         if normals is None:
-            if not callable(noise):
-                raise TypeError(f"noise: got {type(noise).__name__}, need a noise such as gaussian(seed=0)")
-            normals = noise(0, len(x), steps * sources)
+            normals = _check.function("noise", noise, "a noise such as gaussian(seed=0)")(0, len(x), steps * sources)
         else:
             normals = _check.tensor("normals", normals, dtype=torch.float64)
             flat = normals.flatten(1) if normals.ndim == 3 and normals.shape[1] == steps else normals

@@ -99,7 +99,6 @@ class History:
         finish: The full loss after every accepted Levenberg-Marquardt step, one list per balance and subset; the last
             one is that of all samples.
         validation: Pairs (step, loss on the validation samples).
-        stopped_at: The Adam step after which early stopping ended the first phase, or None.
         kept: Why the network is not that of the last step, or empty: with `validation`, the best one is returned.
         far: Why the end is no minimum to rely on, or empty: the best affine function fits clearly better.
 
@@ -109,7 +108,6 @@ class History:
     loss: list[float] = field(default_factory=list)
     finish: list[list[float]] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
-    stopped_at: int | None = None
     kept: str = ""
     far: str = ""
 
@@ -124,7 +122,6 @@ class State:
     history: History = field(default_factory=History)
     step: int = 0  # the next one of Adam
     lowest: float = math.inf
-    waited: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
     damping: Damping = field(default_factory=Damping)
     started: bool = False
@@ -158,14 +155,12 @@ class State:
         self.net.load_state_dict(weights)
         for index, parameter in enumerate(self.net.parameters()):
             self.optimizer.state[parameter] = group(f"adam.{index}.")
-        self.start, self.step, self.waited = facts["start"], facts["step"], facts["waited"]
-        self.lowest, self.finished, self.best = facts["lowest"], facts["finished"], group("best.")
+        self.start, self.step, self.lowest = facts["start"], facts["step"], facts["lowest"]
+        self.finished, self.best = facts["finished"], group("best.")
         self.started = True
         self.loss, self.damping = SobolevLoss(self.loss.order, tensors["balance"]), Damping(**facts["damping"])
         pairs = [(step, value) for step, value in facts["validation"]]
-        self.history = History(
-            tensors["history.loss"].tolist(), facts["finish"], pairs, facts["stopped_at"], facts["kept"], facts["far"]
-        )
+        self.history = History(tensors["history.loss"].tolist(), facts["finish"], pairs, facts["kept"], facts["far"])
 
     def retreat(self) -> None:
         """Leave a network that can be relied on when a run is broken off: that of the file, or the best one."""
@@ -183,8 +178,8 @@ class State:
         for index, parameter in enumerate(self.net.parameters()):
             tensors |= {f"adam.{index}.{name}": t for name, t in self.optimizer.state.get(parameter, {}).items()}
         tensors |= {"balance": self.loss.matrix, "history.loss": torch.tensor(self.history.loss, dtype=torch.float64)}
-        facts = {name: getattr(self, name) for name in ("start", "step", "waited", "lowest", "finished")}
-        facts |= {name: getattr(self.history, name) for name in ("finish", "validation", "stopped_at", "kept", "far")}
+        facts = {name: getattr(self, name) for name in ("start", "step", "lowest", "finished")}
+        facts |= {name: getattr(self.history, name) for name in ("finish", "validation", "kept", "far")}
         self.file.write(tensors, facts | {"damping": asdict(self.damping)})
 
     def end(self) -> None:

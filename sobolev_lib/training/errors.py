@@ -20,8 +20,6 @@ from sobolev_lib.training.loss import Labelled
 __all__ = ["Errors", "Violations", "evaluate", "score", "table", "violations"]
 
 QUANTITIES = ("price", "delta", "gamma")
-MOST_PARAMETERS = 2000  # of a network whose noise floor is asked for: matrices of that size are factorised
-ROWS = 1_000_000  # numbers in a chunk of a Jacobian
 
 
 class Truth(Protocol):

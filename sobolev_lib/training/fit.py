@@ -12,7 +12,6 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from numbers import Real
 
 import torch
 from torch import Tensor
@@ -58,8 +57,7 @@ def fit(
     balance: str | SobolevLoss = "moments",
     finish: int | None = None,
     prior: float = 2.0,
-    validation: Labelled | float | None = None,
-    patience: int = 10,
+    validation: Labelled | None = None,
     seed: int = 0,
     callback: Callable[[int, float], None] | None = None,
     checkpoint: str | os.PathLike | None = None,
@@ -82,9 +80,8 @@ def fit(
             points.
         prior: Standard deviation of the weights that the finish assumes, see ``levenberg_marquardt``.
         validation: Samples on which the loss is measured 50 times during the Adam steps; the network with the lowest
-            one is kept. Or a share, such as 0.1, of `samples`: rows drawn from `seed` are held out of all training.
-        patience: With `validation`: stop after so many measurements without a new lowest loss.
-        seed: Decides the order of the samples, and which of them are held out.
+            one is kept, and after the finish the better one.
+        seed: Decides the order of the samples.
         callback: Called with the step and its loss after every Adam step.
         checkpoint: A file in which the state of the run is kept, written whole or not at all, every second or as often
             as costs a twentieth of the time. If it exists, the run goes on from there: killed or not, it ends with the
@@ -118,9 +115,9 @@ def fit(
         >>> (net(x) - x[:, 0] ** 2).abs().max().item() < 1e-3
         True
     """
-    settings = _Settings(order, steps, batch, learning_rate, balance, finish, prior, patience, seed)
+    settings = _Settings(order, steps, batch, learning_rate, balance, finish, prior, seed)
     fresh = samples if callable(samples) else None
-    known, validation = _data(net, fresh(0) if fresh else samples, validation, settings, fresh is not None)
+    known, validation = _data(net, fresh(0) if fresh else samples, validation, order)
     settings = settings.with_finish(0 if fresh else 40 if net.parameter_count <= SMALL else 0, fresh is not None)
     scaled = net.copy().set_scaling(known.x, known.value) if net.is_new else net
     loss = balance_by_moments(known, order) if isinstance(balance, str) else settings.given(known)
@@ -230,7 +227,6 @@ class _Settings:
     balance: str | SobolevLoss
     finish: int | None
     prior: float
-    patience: int
     seed: int
 
     def __post_init__(self):
@@ -239,7 +235,6 @@ class _Settings:
             "batch": _check.count("batch", self.batch),
             "learning_rate": _check.positive("learning_rate", self.learning_rate),
             "seed": _check.seed("seed", self.seed),
-            "patience": _check.count("patience", self.patience),
         }
         vars(self).update(checked)
         if not isinstance(self.balance, SobolevLoss):
@@ -277,26 +272,13 @@ class _Settings:
         }
 
 
-def _data(net, known, validation, settings, fresh: bool) -> tuple[Labelled, Labelled | None]:
+def _data(net: Surrogate, known, validation, order: int) -> tuple[Labelled, Labelled | None]:
     """Return the samples to train on and those to validate on, checked."""
-    known, order = check_labels(known, settings.order, net.dtype), settings.order
+    known = check_labels(known, order, net.dtype)
     _check.tensor("samples.x", known.x, shape=("n", net.widths[0]))
     if order == 2 and not net.activation.smooth:
         raise ValueError(f"net: got activation '{net.activation.name}' at order 2, need one with a second derivative")
-    if validation is None:
-        return known, None
-    if not isinstance(validation, Real):
-        return known, check_labels(validation, order, net.dtype, "validation")
-    share, n = _check.positive("validation", validation), len(known.x)
-    held = round(share * n)
-    if fresh or not 0 < held < n - 1:
-        raise ValueError(
-            f"validation: got {validation} of {'fresh samples' if fresh else f'{n} samples'}, need samples, or a share "
-            "of given samples that leaves some on both sides"
-        )
-    drawn = torch.randperm(n, generator=torch.Generator().manual_seed(settings.seed))
-    # Both parts keep the order of the rows: the first of them may be a smaller sample of the same kind.
-    return take(known, drawn[held:].sort().values, order), take(known, drawn[:held].sort().values, order)
+    return known, None if validation is None else check_labels(validation, order, net.dtype, "validation")
 
 
 def _fingerprint(samples: Labelled | None) -> str:
@@ -355,9 +337,8 @@ def learning_rate_at(step: int, steps: int) -> float:
 def _adam(state: State, draw, settings: _Settings, known, validation, callback) -> None:
     """The first phase of `fit`."""
     net, history, steps = state.net, state.history, settings.steps
-    ahead = range(state.step, steps if history.stopped_at is None else state.step)
     limit = _limit(state, settings, known)
-    for step in tqdm(ahead, f"order {settings.order}", leave=False, initial=state.step, delay=1):
+    for step in tqdm(range(state.step, steps), f"order {settings.order}", leave=False, initial=state.step, delay=1):
         if step == settings.switch:
             state.loss = balance_by_covariance(net, known, settings.order)
             state.lowest, state.best, limit = math.inf, {}, _limit(state, settings, known)
@@ -368,9 +349,6 @@ def _adam(state: State, draw, settings: _Settings, known, validation, callback) 
             callback(step, value)
         if validation is not None and state.step % max(1, steps // 50) == 0:
             _validate(state, validation, step)
-            if state.waited >= settings.patience:
-                history.stopped_at = step
-                break
         state.save()
     if state.best:
         net.load_state_dict(state.best)
@@ -383,9 +361,8 @@ def _validate(state: State, validation: Labelled, step: int) -> None:
     with torch.no_grad():
         measured = state.loss(state.net, validation).item()
     state.history.validation.append((step, measured))
-    state.waited += 1
     if measured < state.lowest:
-        state.lowest, state.waited = measured, 0
+        state.lowest = measured
         state.best = {name: tensor.clone() for name, tensor in state.net.state_dict().items()}
 
 

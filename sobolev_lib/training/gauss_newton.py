@@ -21,7 +21,7 @@ from torch import Tensor
 from sobolev_lib import _check
 from sobolev_lib.network.scaling import sweep
 from sobolev_lib.network.surrogate import Surrogate
-from sobolev_lib.training.loss import Labelled, SobolevLoss, stack, targets
+from sobolev_lib.training.loss import Labelled, SobolevLoss, chunks, stack, targets
 
 COARSE_ABOVE = 2**14  # samples above which a minimisation begins on a subset, of at least half as many
 CHUNK_ENTRIES = 1_000_000  # numbers in one chunk's Jacobian: 8 MB in float64
@@ -220,10 +220,9 @@ def _normal_equations(net: Surrogate, samples: Labelled, loss: SobolevLoss) -> t
     p, q, n = net.parameter_count, loss.matrix.shape[0], len(samples.x)
     normal, slope = torch.zeros(p, p, dtype=net.dtype), torch.zeros(p, dtype=net.dtype)
     total = 0.0
-    wanted = targets(samples, loss.order)
-    for rows in _chunks(n, CHUNK_ENTRIES // (p * q)):
-        outputs, block = _columns(net, samples.x[rows], loss.order, _directions(samples, loss, rows))
-        residual = loss.matrix @ (outputs - wanted[rows]).T  # (q, rows)
+    for part in chunks(samples, CHUNK_ENTRIES // (p * q), loss.order):
+        outputs, block = _columns(net, part.x, loss.order, part.directions)
+        residual = loss.matrix @ (outputs - targets(part, loss.order)).T  # (q, rows)
         block = (loss.matrix @ block.reshape(q, -1)).view(q, p, -1)
         normal += (block @ block.transpose(1, 2)).sum(0)
         slope += (block @ residual.unsqueeze(-1)).sum(0).squeeze(-1)
@@ -232,19 +231,5 @@ def _normal_equations(net: Surrogate, samples: Labelled, loss: SobolevLoss) -> t
 
 
 def _loss(net: Surrogate, samples: Labelled, loss: SobolevLoss) -> float:
-    wanted, total = targets(samples, loss.order), 0.0
-    for rows in _chunks(len(samples.x), 32768):
-        outputs = net.taylor(samples.x[rows], order=loss.order, directions=_directions(samples, loss, rows))
-        total += float(((stack(*outputs) - wanted[rows]) @ loss.matrix.T).square().sum())
+    total = sum(loss.residuals(net, part).square().sum().item() for part in chunks(samples, 32768, loss.order))
     return total / len(samples.x) if math.isfinite(total) else math.inf
-
-
-def _directions(samples: Labelled, loss: SobolevLoss, rows: slice) -> Tensor | None:
-    if loss.order < 2:
-        return None
-    return samples.directions if samples.directions.ndim == 2 else samples.directions[rows]
-
-
-def _chunks(n: int, size: int) -> Iterator[slice]:
-    size = max(1, size)
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))

@@ -12,6 +12,7 @@ the balance by moments is that of Huge & Savine (2020), the balance by covarianc
 1936).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -80,6 +81,12 @@ def take(samples: Labelled, rows: slice | Tensor, order: int) -> Batch:
     shared = samples.directions.ndim == 2
     directions = samples.directions if shared else samples.directions[rows]
     return Batch(samples.x[rows], samples.value[rows], gradient, samples.hvp[rows], directions)
+
+
+def chunks(samples: Labelled, size: int, order: int) -> Iterator[Batch]:
+    """Yield the samples in pieces of `size` rows, or of one, if that is less."""
+    size = max(1, size)
+    return (take(samples, slice(start, start + size), order) for start in range(0, len(samples.x), size))
 
 
 def check_labels(samples: Labelled, order: int, dtype: torch.dtype | None = None, name: str = "samples") -> Batch:
@@ -207,8 +214,7 @@ class SobolevLoss:
         totals = [torch.zeros_like(p) for pair in zip(net.weights, net.biases, strict=True) for p in pair]
         n, value = len(samples.x), 0.0
         rows = max(64, BLOCK_BYTES // (max(net.widths) * samples.x.element_size()))
-        for start in range(0, n, rows):
-            part = take(samples, slice(start, start + rows), self.order)
+        for part in chunks(samples, rows, self.order):
             outputs, found, k = sweep(net, part.x, order=self.order, directions=part.directions)
             residuals = (stack(*outputs) - targets(part, self.order)) @ self.matrix.T
             value += residuals.square().sum().item()

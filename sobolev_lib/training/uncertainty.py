@@ -30,7 +30,7 @@ from sobolev_lib import _check
 from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.training.errors import QUANTITIES, Errors
 from sobolev_lib.training.gauss_newton import jacobian
-from sobolev_lib.training.loss import Labelled, SobolevLoss, check_labels, take, targets
+from sobolev_lib.training.loss import Labelled, SobolevLoss, check_labels, chunks, take, targets
 
 __all__ = ["Bars", "LackOfFit", "Uncertainty", "lack_of_fit", "noise_floor", "uncertainty"]
 
@@ -215,9 +215,7 @@ def _sums(net: Surrogate, samples: Labelled, loss: SobolevLoss) -> tuple[Tensor,
     """Return the sums over samples of J^T J, of the scores' outer products, of the scores J^T r, and of r^2."""
     p, q = net.parameter_count, len(loss.matrix)
     normal, outer, scores, total = torch.zeros(p, p).double(), torch.zeros(p, p).double(), torch.zeros(p).double(), 0.0
-    size = max(1, ROWS // (p * q))
-    for start in range(0, len(samples.x), size):
-        part = take(samples, slice(start, start + size), loss.order)
+    for part in chunks(samples, ROWS // (p * q), loss.order):
         outputs, slopes = jacobian(net, part.x, order=loss.order, directions=part.directions)
         slopes = (loss.matrix @ slopes).double()
         residual = ((outputs - targets(part, loss.order)) @ loss.matrix.T).double()

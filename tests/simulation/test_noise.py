@@ -229,5 +229,5 @@ def test_bad_input_is_refused():
         sobol()(0, 1, 21202)
     with pytest.raises(ValueError, match=r"start \+ count: got row 1073741825, need at most 1073741824 rows"):
         sobol()(2**30, 1, 1)
-    with pytest.raises(TypeError, match="noise: got int, need a callable"):
+    with pytest.raises(TypeError, match="noise: got 3, need a noise such as"):
         antithetic(3)

@@ -23,7 +23,7 @@ def options(kind: str) -> tuple[object, dict]:
     given = taught(600, noise=0.3)
     return {
         "finish": (given, dict(finish=9, balance="covariance")),
-        "validation": (given, dict(validation=0.25, patience=3, balance="covariance")),
+        "validation": (given, dict(validation=taught(200, 0.3, seed=4), balance="covariance")),
         "covariance": (given, dict(finish=0, balance="covariance", validation=given)),
         "fresh": (lambda step: taught(64, 0.3, seed=step), dict(finish=0)),
         "coarse": (taught(2**15, 0.3), dict(finish=5)),
@@ -64,7 +64,7 @@ def stop():
     [
         ("finish", (13, -4)),  # in the middle of Adam; then of the finish
         ("finish", (-9,)),  # with a balance that was measured on the way
-        ("validation", (15, -5)),  # behind the best network, before the stop
+        ("validation", (15, -5)),  # behind the best network
         ("covariance", (19, 31)),  # beside and behind the switch of the balance
         ("fresh", (1, 25)),
         ("coarse", (-6,)),  # on the larger subset
