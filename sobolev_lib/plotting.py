@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from torch import Tensor
@@ -34,27 +35,9 @@ def use_style() -> None:
     >>> mpl.rcParams["figure.facecolor"]
     'white'
     """
-    mpl.rcParams.update(
-        {
-            "figure.figsize": (7.2, 3.6),
-            "figure.dpi": 110,
-            "figure.facecolor": "white",
-            "savefig.facecolor": "white",
-            "figure.constrained_layout.use": True,
-            "font.size": 11,
-            "axes.titlesize": 11,
-            "axes.titlelocation": "left",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "axes.grid.which": "major",
-            "grid.color": "#e6e6e6",
-            "axes.axisbelow": True,
-            "lines.linewidth": 2,
-            "legend.frameon": False,
-            "axes.prop_cycle": mpl.cycler(color=[PALETTE[name] for name in ("good", "bad", "other", "fourth", "soft")]),
-        }
-    )
+    style.use("sobolev_lib.book")
+    colours = [PALETTE[name] for name in ("good", "bad", "other", "fourth", "soft")]
+    mpl.rcParams["axes.prop_cycle"] = mpl.cycler(color=colours)
 
 
 def draw_network(

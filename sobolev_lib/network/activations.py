@@ -126,63 +126,43 @@ def _relu_jet(z: Tensor, order: int) -> list[Tensor]:
 
 _HALF_PI = math.pi / 2
 
-# Critical points: roots of the next derivative, computed with 40 digits; the tests recompute them.
+# Critical points of the function and its first three derivatives: roots of the next derivative, computed with 40
+# digits; the tests recompute them.
+_CRITICAL = {
+    "silu": (
+        (-1.2784645427610737951,),
+        (-2.3993572805154676678, 2.3993572805154676678),
+        (-3.4358409935351106890, 0.0, 3.4358409935351106890),
+        (-4.4292351005572279796, -1.0319582417807491234, 1.0319582417807491234, 4.4292351005572279796),
+    ),
+    "softplus": ((), (), (0.0,), (-1.3169578969248167086, 1.3169578969248167086)),
+    "tanh": (
+        (),
+        (0.0,),
+        (-0.65847894846240835431, 0.65847894846240835431),
+        (-1.1462158347805888439, 0.0, 1.1462158347805888439),
+    ),
+    "sigmoid": (
+        (),
+        (0.0,),
+        (-1.3169578969248167086, 1.3169578969248167086),
+        (-2.2924316695611776878, 0.0, 2.2924316695611776878),
+    ),
+    "gelu": (
+        (-0.75179152469356445746,),
+        (-1.4142135623730950488, 1.4142135623730950488),
+        (-2.0, 0.0, 2.0),
+        (-2.5243377989621385713, -0.79228699139326127779, 0.79228699139326127779, 2.5243377989621385713),
+    ),
+    "sin": ((-_HALF_PI, _HALF_PI), (0.0, math.pi), (-_HALF_PI, _HALF_PI), (0.0, math.pi)),
+    "relu": ((), (), (), ()),
+}
+_JETS = {"silu": _silu_jet, "softplus": _softplus_jet, "tanh": _tanh_jet, "sigmoid": _sigmoid_jet, "gelu": _gelu_jet}
+_JETS |= {"sin": _sin_jet, "relu": _relu_jet}
+
 ACTIVATIONS: dict[str, Activation] = {
-    activation.name: activation
-    for activation in (
-        Activation(
-            "silu",
-            _silu_jet,
-            critical=(
-                (-1.2784645427610737951,),
-                (-2.3993572805154676678, 2.3993572805154676678),
-                (-3.4358409935351106890, 0.0, 3.4358409935351106890),
-                (-4.4292351005572279796, -1.0319582417807491234, 1.0319582417807491234, 4.4292351005572279796),
-            ),
-        ),
-        Activation(
-            "softplus",
-            _softplus_jet,
-            critical=((), (), (0.0,), (-1.3169578969248167086, 1.3169578969248167086)),
-        ),
-        Activation(
-            "tanh",
-            _tanh_jet,
-            critical=(
-                (),
-                (0.0,),
-                (-0.65847894846240835431, 0.65847894846240835431),
-                (-1.1462158347805888439, 0.0, 1.1462158347805888439),
-            ),
-        ),
-        Activation(
-            "sigmoid",
-            _sigmoid_jet,
-            critical=(
-                (),
-                (0.0,),
-                (-1.3169578969248167086, 1.3169578969248167086),
-                (-2.2924316695611776878, 0.0, 2.2924316695611776878),
-            ),
-        ),
-        Activation(
-            "gelu",
-            _gelu_jet,
-            critical=(
-                (-0.75179152469356445746,),
-                (-1.4142135623730950488, 1.4142135623730950488),
-                (-2.0, 0.0, 2.0),
-                (-2.5243377989621385713, -0.79228699139326127779, 0.79228699139326127779, 2.5243377989621385713),
-            ),
-        ),
-        Activation(
-            "sin",
-            _sin_jet,
-            critical=((-_HALF_PI, _HALF_PI), (0.0, math.pi), (-_HALF_PI, _HALF_PI), (0.0, math.pi)),
-            period=2 * math.pi,
-        ),
-        Activation("relu", _relu_jet, critical=((), (), (), ()), smooth=False),
-    )
+    name: Activation(name, jet, _CRITICAL[name], 2 * math.pi if name == "sin" else None, smooth=name != "relu")
+    for name, jet in _JETS.items()
 }
 """The activations by name: silu, softplus, tanh, sigmoid, gelu, sin and relu, each with the critical points of its
 first derivatives. Chapter 5, "Operations on sets"."""

@@ -38,11 +38,6 @@ class Gaussian:
     seed: int = 0
     skip: int = 0
 
-    def __post_init__(self):
-        """Check the fields."""
-        object.__setattr__(self, "seed", _check.count("seed", self.seed, least=0, most=2**64 - 1))
-        object.__setattr__(self, "skip", _check.count("skip", self.skip, least=0, most=2**31 - 1))
-
     def __call__(self, start: int, count: int, dims: int) -> Tensor:
         """Return rows ``start`` to ``start + count``, shape (count, dims), float64."""
         start, count, dims = _check_rows(start, count, dims, most_rows=2**63, most_dims=2**31 - 1)
@@ -57,11 +52,6 @@ class Sobol:
 
     seed: int = 0
     skip: int = 0
-
-    def __post_init__(self):
-        """Check the fields."""
-        object.__setattr__(self, "seed", _check.count("seed", self.seed, least=0, most=2**64 - 1))
-        object.__setattr__(self, "skip", _check.count("skip", self.skip, least=0, most=SobolEngine.MAXDIM - 1))
 
     def __call__(self, start: int, count: int, dims: int) -> Tensor:
         """Return points ``start`` to ``start + count``, shape (count, dims), float64."""
@@ -127,7 +117,7 @@ def gaussian(seed: int = 0, *, skip: int = 0) -> Gaussian:
     >>> bool((noise(0, 10, 3)[4:6] == noise(4, 2, 3)).all())
     True
     """
-    return Gaussian(seed, skip)
+    return Gaussian(_check.count("seed", seed, least=0, most=2**64 - 1), _check.count("skip", skip, least=0))
 
 
 def sobol(seed: int = 0, *, skip: int = 0) -> Sobol:
@@ -165,7 +155,8 @@ def sobol(seed: int = 0, *, skip: int = 0) -> Sobol:
     >>> int((z < 0).sum())  # of 1024 points exactly half lie below the median
     512
     """
-    return Sobol(seed, skip)
+    seed = _check.count("seed", seed, least=0, most=2**64 - 1)
+    return Sobol(seed, _check.count("skip", skip, least=0, most=SobolEngine.MAXDIM - 1))
 
 
 def antithetic(noise: Noise) -> Antithetic:

@@ -41,7 +41,20 @@ __all__ = ["Asian", "Blend", "Call", "Digital", "LastStep", "Payoff", "Put", "Si
 
 
 @dataclass(frozen=True)
-class Sigmoid:
+class _Rounded:
+    """What ``Sigmoid``, ``Softplus`` and ``Blend`` share: a positive width, and the sigmoid as the step."""
+
+    width: float
+
+    def __post_init__(self):
+        _check.positive("width", self.width)
+
+    def step(self, margin: Tensor) -> Tensor:
+        """Smoothed indicator."""
+        return torch.sigmoid(margin / self.width)
+
+
+class Sigmoid(_Rounded):
     r"""The paper's smoothing: the indicator becomes a sigmoid wherever it stands.
 
     .. math:: m^+ \to m\,\sigma(m/\omega), \qquad 1\{m>0\} \to \sigma(m/\omega)
@@ -59,23 +72,12 @@ class Sigmoid:
     0.5
     """
 
-    width: float
-
-    def __post_init__(self):
-        """Check the width."""
-        _check.positive("width", self.width)
-
     def ramp(self, margin: Tensor) -> Tensor:
         """Smoothed positive part."""
         return margin * torch.sigmoid(margin / self.width)
 
-    def step(self, margin: Tensor) -> Tensor:
-        """Smoothed indicator."""
-        return torch.sigmoid(margin / self.width)
 
-
-@dataclass(frozen=True)
-class Softplus:
+class Softplus(_Rounded):
     r"""Smoothing by the softplus function: convex, positive, above the payoff.
 
     .. math:: m^+ \to \omega \log(1 + e^{m/\omega}), \qquad 1\{m>0\} \to \sigma(m/\omega)
@@ -94,25 +96,14 @@ class Softplus:
     0.069315
     """
 
-    width: float
-
-    def __post_init__(self):
-        """Check the width."""
-        _check.positive("width", self.width)
-
     def ramp(self, margin: Tensor) -> Tensor:
         """Smoothed positive part."""
         # Neither softplus, whose second derivative jumps to 0 at 20, nor logaddexp, whose second derivative is not a
         # number below -709: this one is right to second order everywhere.
         return -self.width * functional.logsigmoid(margin / -self.width)
 
-    def step(self, margin: Tensor) -> Tensor:
-        """Smoothed indicator, the derivative of the ramp."""
-        return torch.sigmoid(margin / self.width)
 
-
-@dataclass(frozen=True)
-class Blend:
+class Blend(_Rounded):
     r"""Mean of ``Sigmoid`` and ``Softplus``, whose leading biases cancel.
 
     .. math:: m^+ \to \tfrac12\bigl(m\,\sigma(m/\omega) + \omega \log(1 + e^{m/\omega})\bigr), \qquad
@@ -130,12 +121,6 @@ class Blend:
     >>> round(sl.Blend(width=0.1).ramp(torch.tensor(0.0)).item(), 6)  # width times log(2) / 2
     0.034657
     """
-
-    width: float
-
-    def __post_init__(self):
-        """Check the width."""
-        _check.positive("width", self.width)
 
     def ramp(self, margin: Tensor) -> Tensor:
         """Smoothed positive part."""
