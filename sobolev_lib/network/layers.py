@@ -51,9 +51,7 @@ def checked_layers(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> tuple
         ValueError: Numbers of layers that differ, shapes that do not fit, numbers that are not finite.
     """
     if len(weights) != len(biases) or not len(weights):
-        raise ValueError(
-            f"weights, biases: got {len(weights)} and {len(biases)} layers, need the same number, at least 1"
-        )
+        raise ValueError(f"weights, biases: got {len(weights)} and {len(biases)} layers, need as many, at least 1")
     weights = [_check.tensor(f"weights[{i}]", w, shape=("out", "in"), detach=True) for i, w in enumerate(weights)]
     widths = [weights[0].shape[1], *(weight.shape[0] for weight in weights)]
     for i, weight in enumerate(weights):

@@ -6,28 +6,14 @@ a factor :math:`1 / s_j`, each output :math:`s_y`. Chapter 4.
 
 import warnings
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sobolev_lib import _check
-from sobolev_lib.network.activations import Activation
 from sobolev_lib.network.twin import Pass, value_gradient_hvp
 
 MARGIN = 0.25  # of the range of the training inputs, on either side, in which a network may be asked without a word
-
-
-class Scaled(Protocol):
-    """What a pass needs of a network."""
-
-    activation: Activation
-    weights: Sequence[Tensor]
-    biases: Sequence[Tensor]
-    input_shift: Tensor
-    input_scale: Tensor
-    output_shift: Tensor
-    output_scale: Tensor
 
 
 def scaling_of(x: Tensor, value: Tensor) -> dict[str, Tensor]:
@@ -80,21 +66,21 @@ def _transformed() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def taylor(net: Scaled, x: Tensor, *, order: int, directions: Tensor | None = None) -> tuple[Tensor, ...]:
+def taylor(net: nn.Module, x: Tensor, *, order: int, directions: Tensor | None = None) -> tuple[Tensor, ...]:
     """Return (value,), (value, gradient) or (value, gradient, hvp), see ``Surrogate.taylor``."""
     u, v = _scaled(net, x, order, directions)
     weights, biases = list(net.weights), list(net.biases)
     return _raw(net, value_gradient_hvp(net.activation, weights, biases, u, order=order, directions=v))
 
 
-def sweep(net: Scaled, x: Tensor, *, order: int, directions: Tensor | None = None):
+def sweep(net: nn.Module, x: Tensor, *, order: int, directions: Tensor | None = None):
     """Return what `taylor` returns, the pass behind it (for per-sample Jacobians), and the number of directions."""
     u, v = _scaled(net, x, order, directions)
     found = Pass(net.activation, list(net.weights), list(net.biases), u, order=order, directions=v)
     return _raw(net, found.outputs), found, 0 if v is None else len(v)
 
 
-def add_gradients(net: Scaled, found: Pass, k: int, cotangents: Tensor, totals: Sequence[Tensor]) -> None:
+def add_gradients(net: nn.Module, found: Pass, k: int, cotangents: Tensor, totals: Sequence[Tensor]) -> None:
     r"""Add to `totals` the gradient by each parameter of :math:`\sum_i c_i^T o_i`, for the outputs of a `sweep`.
 
     Args:
@@ -114,14 +100,14 @@ def add_gradients(net: Scaled, found: Pass, k: int, cotangents: Tensor, totals: 
     found.add_gradients(totals, *parts)
 
 
-def _scaled(net: Scaled, x: Tensor, order: int, directions: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def _scaled(net: nn.Module, x: Tensor, order: int, directions: Tensor | None) -> tuple[Tensor, Tensor | None]:
     if order == 2 and not net.activation.smooth:
         raise ValueError(f"activation: got '{net.activation.name}' at order 2, need one with a second derivative")
     v = None if directions is None else _directions_first(directions / net.input_scale, len(x))
     return (x - net.input_shift) / net.input_scale, v
 
 
-def _raw(net: Scaled, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _raw(net: nn.Module, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     gradient_scale = net.output_scale / net.input_scale
     raw = (net.output_shift + net.output_scale * outputs[0], *(t * gradient_scale for t in outputs[1:]))
     return raw if len(raw) < 3 else (*raw[:2], raw[2].transpose(0, 1))

@@ -227,9 +227,7 @@ def _check_value(payoff, states: Tensor, order: int):
         shown = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"payoff: got {shown} for states of shape {tuple(states.shape)}, need a tensor of shape (2,)")
     if order and not value.requires_grad:
-        raise ValueError(
-            f"payoff: got values that torch cannot differentiate at order {order}, need torch's operations"
-        )
+        raise ValueError(f"payoff: got values that torch cannot differentiate at order {order}, need its operations")
 
 
 def _rows(
@@ -342,9 +340,7 @@ def _check_law(walks: _Walks, x: Tensor):
     if not walks.conditional and law.scale.ndim == 2 and not (law.scale != 0).all():
         raise ValueError("estimator: got likelihood_ratio for a step without noise, need pathwise: there is no density")
     if law.scale.ndim == 3 and law.scale.shape[1] != law.scale.shape[2] and not walks.conditional:
-        raise ValueError(
-            f"estimator: got a {tuple(law.scale.shape[1:])} diffusion, likelihood_ratio needs a square one"
-        )
+        raise ValueError(f"estimator: got likelihood_ratio, diffusion {tuple(law.scale.shape[1:])}, need a square one")
 
 
 def _check_directions(directions, x: Tensor, order: int) -> Tensor | None:

@@ -57,7 +57,26 @@ class Law:
 
 
 @dataclass(frozen=True, eq=False)
-class Bachelier:
+class _Correlated:
+    """What ``Bachelier`` and ``BlackScholes`` share: a volatility for each of d assets, and correlations."""
+
+    volatility: Tensor
+    correlation: Tensor | None = None
+    factor: Tensor = field(init=False, repr=False)
+
+    @torch.inference_mode(False)
+    def __post_init__(self):
+        """Check the fields and factor the correlation matrix."""
+        _set(self, volatility=_nonnegative("volatility", self.volatility))
+        _set(self, **_correlated(self.correlation, self.dim))
+
+    @property
+    def dim(self) -> int:
+        """Number of assets d."""
+        return self.volatility.shape[-1]
+
+
+class Bachelier(_Correlated):
     r"""Bachelier's model of a basket: correlated arithmetic Brownian motions without drift.
 
     .. math:: dS = L\,dW, \qquad L L^\top = \mathrm{diag}(v)\, C\, \mathrm{diag}(v)
@@ -82,21 +101,6 @@ class Bachelier:
     0.01
     """
 
-    volatility: Tensor
-    correlation: Tensor | None = None
-    factor: Tensor = field(init=False, repr=False)
-
-    @torch.inference_mode(False)
-    def __post_init__(self):
-        """Check the fields and factor the correlation matrix."""
-        _set(self, volatility=_nonnegative("volatility", self.volatility))
-        _set(self, **_correlated(self.correlation, self.dim))
-
-    @property
-    def dim(self) -> int:
-        """Number of assets d."""
-        return self.volatility.shape[-1]
-
     @property
     def cholesky(self) -> Tensor:
         """Lower triangular L (d, d) with L L' = diag(v) C diag(v)."""
@@ -120,7 +124,7 @@ class Bachelier:
 
 
 @dataclass(frozen=True, eq=False)
-class BlackScholes:
+class BlackScholes(_Correlated):
     r"""Black-Scholes model of a basket: correlated geometric Brownian motions.
 
     .. math:: dS_i = r S_i\,dt + v_i S_i\,dW_i, \qquad dW_i\,dW_j = C_{ij}\,dt
@@ -149,21 +153,13 @@ class BlackScholes:
     0.03
     """
 
-    volatility: Tensor
-    correlation: Tensor | None = None
     rate: float = 0.0
-    factor: Tensor = field(init=False, repr=False)
 
     @torch.inference_mode(False)
     def __post_init__(self):
         """Check the fields and factor the correlation matrix."""
-        _set(self, volatility=_nonnegative("volatility", self.volatility), rate=_check.number("rate", self.rate))
-        _set(self, **_correlated(self.correlation, self.dim))
-
-    @property
-    def dim(self) -> int:
-        """Number of assets d."""
-        return self.volatility.shape[-1]
+        super().__post_init__()
+        _set(self, rate=_check.number("rate", self.rate))
 
     @property
     def positive(self) -> int:
@@ -310,10 +306,8 @@ def _set(instance, **fields):
 def _vector(name: str, value, like: Tensor | None = None) -> Tensor:
     """A vector (d,) in float64; a number stands for one asset, or for as many as `like` has."""
     tensor = _check.tensor(name, value, dtype=torch.float64, copy=True)
-    size = 1 if like is None else len(like)
-    return _check.tensor(
-        name, tensor.repeat(size) if tensor.ndim == 0 else tensor, shape=("d",) if like is None else (size,)
-    )
+    tensor = tensor.repeat(1 if like is None else len(like)) if tensor.ndim == 0 else tensor
+    return _check.tensor(name, tensor, shape=("d",) if like is None else (len(like),))
 
 
 def _nonnegative(name: str, value, like: Tensor | None = None) -> Tensor:

@@ -27,6 +27,7 @@ with attributes may say more:
 Derived in Chapter 2.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -226,10 +227,8 @@ class Payoff:
 
     def expected(self, mean: Tensor, deviation: Tensor) -> Tensor:
         """Expected payoff (n,) if the basket is normal with the given means and standard deviations, (n,) each."""
-        law = LastStep()
-        return _PROFILES[self.kind](
-            lambda m: law.ramp(m, deviation), lambda m: law.step(m, deviation), mean - self.strike
-        )
+        ramp, step = (functools.partial(part, deviation=deviation) for part in (LastStep().ramp, LastStep().step))
+        return _PROFILES[self.kind](ramp, step, mean - self.strike)
 
 
 class _Sharp:
@@ -347,9 +346,8 @@ def Asian(*, strike: float, dates: int, weights=None, smoothing: Smoothing | Non
 
 def _payoff(kind: str, strike: float, weights, smoothing: Smoothing | None, dates: int = 1) -> Payoff:
     strike = _check.number("strike", strike)
-    weights = _check.tensor(
-        "weights", [1.0] if weights is None else weights, shape=("d",), dtype=torch.float64, copy=True
-    )
+    weights = [1.0] if weights is None else weights
+    weights = _check.tensor("weights", weights, shape=("d",), dtype=torch.float64, copy=True)
     if not weights.any():
         raise ValueError(f"weights: got {weights.tolist()}, need at least one that is not 0")
     if smoothing is not None and not isinstance(smoothing, Smoothing):

@@ -725,7 +725,7 @@ def test_combinations_that_have_no_estimator_are_refused(model, change, match):
 
 
 def test_likelihood_ratio_needs_as_many_brownian_motions_as_components():
-    with pytest.raises(ValueError, match=r"estimator: got a \(2, 3\) diffusion, likelihood_ratio needs a square one"):
+    with pytest.raises(ValueError, match=r"estimator: got likelihood_ratio, diffusion \(2, 3\), need a square one"):
         label(
             OrnsteinUhlenbeck(),
             Digital(strike=1.0, weights=[1, 1]),
