@@ -23,6 +23,7 @@ error of the best; Diebold & Mariano (1995) for the paired comparison; Breiman, 
 of several predictors. Chapter 7.
 """
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -96,7 +97,7 @@ class Path:
         lines = [f"{'action':{size}}  parameters    excess +- error   apart   verdict"]
         for action, _, count, excess, error, apart, verdict in self._rows():
             lines.append(f"{action:{size}}  {count:>10} {excess:>9} +- {error}  {apart:>6}   {verdict}")
-        return "\n".join([*lines, self.reason])
+        return "\n".join([*lines, textwrap.fill(self.reason, 88)])
 
     __repr__ = __str__
 
