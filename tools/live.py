@@ -52,7 +52,7 @@ def slider(label, values, start, digits):
 """
 CELLS = {
     "00_at_a_glance": """
-levels = torch.linspace(0.65, 1.55, 181, dtype=torch.float64)
+levels = torch.linspace(0.65, 1.55, 91, dtype=torch.float64)
 apart = torch.linspace(-0.4, 0.4, 81, dtype=torch.float64)
 shown = {f"cut in one stroke, {stroke.parameter_count} parameters": stroke,
          f"shrunk, {small.parameter_count} parameters": small,
@@ -61,7 +61,7 @@ exact = formula(levels)
 print(json.dumps({
     "introduction": "These are the chapter's networks, running in this page. The exact price depends on the basket"
     " alone, so the second slider must not change anything.",
-    "sliders": [slider("Level of the basket", levels, 70, 3),
+    "sliders": [slider("Level of the basket", levels, 35, 2),
                 slider("Third asset up, seventh down, the basket unchanged", apart, 40, 2)],
     "panels": [panel(title, exact[:, q], 3 if q == 2 else 4) for q, title in enumerate(titles)],
     "columns": ["price", "delta", "gamma"],
@@ -72,7 +72,7 @@ print(json.dumps({
     "checks": [{"sliders": [index, by],
                 "numbers": {name: numbers(net, (levels[index] + apart[by] * spread)[None])[0].tolist()
                             for name, net in shown.items()} | {"exact": exact[index].tolist()}}
-               for index, by in ((70, 40), (180, 40), (70, 70))],
+               for index, by in ((35, 40), (90, 40), (35, 70))],
 }))
 """,
     "06_interval_adjoints": """

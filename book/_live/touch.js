@@ -44,11 +44,12 @@ const py = (number, q) => {
   return clip(H - 4 - ((number - low) / (high - low)) * (H - 8), H);
 };
 
+let [known, drawn] = [-1, []]; // the lines, while the slider that is not the axis rests
 function draw() {
   const at = inputs.map((input) => Number(input.value));
   const [i, j] = [at[axis], at[1 - axis]];
   sliders.forEach(({ values, digits }, k) => { outputs[k].textContent = values[at[k]].toFixed(digits); });
-  const drawn = lines.map((line) => xs.map((_, n) => row(line, n, j)));
+  if (j !== known) [known, drawn] = [j, lines.map((line) => xs.map((_, n) => row(line, n, j)))];
   const half = boxes.length ? sliders[1 - axis].values[j] : 0;
   pictures.forEach((picture, q) => {
     picture.innerHTML = `<path class="axis" d="M4 ${py(0, q).toFixed(1)}H${W - 4}M${px(xs[i]).toFixed(1)} 4V${H - 4}"/>` +
