@@ -112,7 +112,7 @@ def export_onnx(
         ...     file.name, sl.load_onnx(file).widths
         ('price.onnx', [2, 3, 1])
     """
-    plan = recipe(net, order, directions)
+    plan = recipe(net, order, directions, facts)
     onnx = _onnx("export_onnx")
     graph = _Graph(onnx, plan, net.dtype)
     kind = onnx.TensorProto.DOUBLE if net.dtype == torch.float64 else onnx.TensorProto.FLOAT
@@ -121,7 +121,7 @@ def export_onnx(
     outputs = [info("value"), info("gradient", dim), info("curvature", None, dim)][: len(plan.outputs)]
     made = onnx.helper.make_graph(graph.nodes, "surrogate", [info("x", dim)], outputs, graph.constants)
     model = onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=IR)
-    onnx.helper.set_model_props(model, {str(k): str(v) for k, v in (plan.facts | dict(facts or {})).items()})
+    onnx.helper.set_model_props(model, plan.facts)
     onnx.checker.check_model(model, full_check=True)
     return _files.place(path, model.SerializeToString())
 

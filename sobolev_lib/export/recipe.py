@@ -6,6 +6,7 @@ of each step, ONNX a node of each operation. Chapter 14.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -48,13 +49,14 @@ class Recipe:
         return "\n".join(text for _, _, text in self.steps + self.per_direction)
 
 
-def recipe(net: Surrogate, order: int, directions) -> Recipe:
+def recipe(net: Surrogate, order: int, directions, more: Mapping[str, object] | None) -> Recipe:
     """Check what both exports take, and return the recipe.
 
     Args:
         net: The network.
         order: 0, 1 or 2.
         directions: (k, d), or None for the axes, that is the whole Hessian.
+        more: Facts that the caller adds; none of them replaces another.
 
     Raises:
         TypeError: Not a `Surrogate`.
@@ -88,6 +90,7 @@ def recipe(net: Surrogate, order: int, directions) -> Recipe:
         constants |= {name.upper(): end.double() for name, end in domain.items()}
     if per_direction:
         facts["directions"] = str(constants["DIRECTIONS"].tolist())
+    facts |= {str(key): str(value) for key, value in dict(more or {}).items() if key not in facts}
     return Recipe(OUTPUTS[: order + 1], constants, steps, per_direction, facts)
 
 

@@ -7,7 +7,7 @@ tables of constants. Arithmetic is that of double precision in all three. Chapte
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -112,6 +112,7 @@ def export_source(
     language: str = "c",
     order: int = 2,
     directions=None,
+    facts: Mapping[str, object] | None = None,
     name: str = "surrogate",
 ) -> Path:
     r"""Write a network as one function of C, JavaScript or Python, and return the path.
@@ -133,6 +134,7 @@ def export_source(
         order: 0 for the value, 1 for the gradient too, 2 for curvature too.
         directions: Of the Hessian-vector products, (k, d). Default: the axes, that is the whole Hessian; up to 32
             inputs.
+        facts: More for the header, such as ``{"certified error": 1e-3}``, each on one line.
         name: Of the function.
 
     Raises:
@@ -155,19 +157,19 @@ def export_source(
         True
     """
     _check.choice("language", language, LANGUAGES)
-    plan = recipe(net, order, directions)
+    plan = recipe(net, order, directions, facts)
     if net.parameter_count > MOST_PARAMETERS:
         raise ValueError(f"net: got {net.parameter_count} parameters, need at most {MOST_PARAMETERS}: use export_onnx")
     if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII)):
         raise ValueError(f"name: got {name!r}, need a letter, then letters, digits or _")
     out, dim, rows = _Writer(language), net.widths[0], len(plan.constants.get("DIRECTIONS", ()))
-    facts = [f"{key}: {value}" for key, value in plan.facts.items()]
-    facts += [f"{name}: {dim} inputs in raw units to {', '.join(plan.outputs)}, and whether they lie in the domain."]
+    header = [" ".join(f"{key}: {value}".split()).rstrip("\\/") for key, value in plan.facts.items()]  # one line each
+    header += [f"{name}: {dim} inputs in raw units to {', '.join(plan.outputs)}, and whether they lie in the domain."]
     called = set(re.findall(r"([a-z]\w*)\(", plan.text))
     helpers = sorted(called & {"sigmoid", "relu", "step"})
     functions = ", ".join(sorted((called | ({"exp", "fabs"} if "sigmoid" in called else set())) - set(helpers)))
     imported = functions.replace("fabs", "abs: fabs") if language == "javascript" else functions
-    out.lines += [*(out.text("comment", fact) for fact in facts), ""]
+    out.lines += [*(out.text("comment", fact) for fact in header), ""]
     out.lines += [out.text("imports", imported), ""] if functions else []
     for constant, values in plan.constants.items():
         out.table(constant, values)

@@ -153,10 +153,25 @@ def test_the_header_says_where_a_program_comes_from(tmp_path):
     assert [line for line in text.splitlines() if "import" in line] == ["from math import exp, fabs"]
 
 
+@pytest.mark.parametrize("language", ["c", "javascript", "python"])
+def test_what_else_is_known_stands_in_the_header_whatever_it_is(tmp_path, program, language):
+    """Text of several lines, or one that ends in a sign by which C goes on in the next line, stays a comment."""
+    facts = {"proved error": 1e-3, "path": "C:\\labels\\", "remark": "two\nlines */ ??/", "writer": "somebody"}
+    net = network()
+    x = inputs(net, 20)
+    result = build(net, tmp_path, language, program, order=0, facts=facts)(x)
+    assert far(expected(net, x, 0, None), result[:, :-1]) < 1e-12
+    text = next(tmp_path.glob("net.*")).read_text()
+    for line in ("proved error: 0.001", "remark: two lines */ ??", f"writer: sobolev_lib {sl.__version__}"):
+        assert f" {line}\n" in text
+
+
 def test_what_cannot_be_exported_leaves_no_file(tmp_path):
     path = tmp_path / "a.c"
     with pytest.raises(ValueError, match="net: got 4545 parameters, need at most 2000: use export_onnx"):
         sl.export_source(network((4, 64, 64, 1)), path)
+    with pytest.raises(ValueError, match="net: got activation 'gelu', need one of silu"):
+        sl.export_source(network(activation="gelu"), path)
     with pytest.raises(ValueError, match="language: got 'fortran', need one of 'c', 'javascript', 'python'"):
         sl.export_source(network(), path, language="fortran")
     with pytest.raises(ValueError, match="name: got '3d', need a letter"):
