@@ -5,6 +5,7 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -152,3 +153,14 @@ def test_the_quick_suite_writes_what_is_promised(quick_suite):
         by_name = {entry["name"]: entry for entry in run["networks"]}
         assert by_name["pruned_finetuned"]["parameters"] < by_name["full"]["parameters"] / 10
         assert suite.geometric(by_name["pruned_finetuned"]) < suite.geometric(by_name["full"])
+
+
+def test_several_answers_are_learned_about_as_well_by_one_network_as_by_one_for_each():
+    """What the page on your own model says: means over seeds, by answer, values and gradients."""
+    runs = json.loads((RESULTS / "several.json").read_text(encoding="utf-8"))["runs"]
+    ways = "one for each", "one for all"
+    for name in ("value", "gradient"):
+        each, together = (np.mean([run[way][name] for run in runs], 0) for way in ways)
+        assert len(runs) == 3 and ((0.5 < each / together) & (each / together < 2)).all()
+        assert (each > together).tolist() == [True, False, False]
+    assert all(abs(run[ways[0]]["parameters"] / run[ways[1]]["parameters"] - 1) < 0.1 for run in runs)
