@@ -110,7 +110,6 @@ CALLS = {  # function and argument: a call of the argument, and its clean value
     ("evaluate", "x"): (lambda x: sl.evaluate(NET, x, TRUTH), X),
     ("evaluate", "direction"): (lambda u: sl.evaluate(NET, X, TRUTH, direction=u), X[0]),
     ("noise_floor", "x"): (lambda x: sl.noise_floor(NET, SAMPLES, LOSS, x), X),
-    ("violations", "x"): (lambda x: sl.violations(NET, x), X),
 }
 
 

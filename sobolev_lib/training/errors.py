@@ -1,4 +1,4 @@
-r"""Errors of value, gradient and curvature against a reference, what noise alone would leave, and violations of shape.
+r"""Errors of value, gradient and curvature against a reference.
 
 Curvature is measured along a direction u as :math:`u^T \nabla^2 N\, u`; with u = (1, .., 1) this is the gamma of a
 basket whose assets all move together. Chapter 9.
@@ -17,7 +17,7 @@ from sobolev_lib import _check, _show
 from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.training.loss import Labelled
 
-__all__ = ["Errors", "Violations", "evaluate", "score", "table", "violations"]
+__all__ = ["Errors", "evaluate", "score", "table"]
 
 QUANTITIES = ("price", "delta", "gamma")
 
@@ -67,7 +67,7 @@ class Errors:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return _table("Errors", {"-".join(map(str, self.widths)): self}, relative=False).html
+        return table({"-".join(map(str, self.widths)): self}).html
 
 
 @_check.ordinary_mode()
@@ -182,74 +182,6 @@ def _rms(tensor: Tensor) -> float:
     return tensor.double().square().mean().sqrt().item()
 
 
-@dataclass(frozen=True)
-class Violations:
-    """How often and how far a network breaks the shape of a value that is non-negative, increasing and convex.
-
-    What ``violations`` returns; it prints as one line.
-
-    Attributes:
-        share: By quantity, the share of points with a negative price, with a negative component of delta, with a
-            negative gamma.
-        worst: By quantity, the largest amount by which it is negative at a point, 0 if it is nowhere.
-
-    Chapter 4, "Good values, poor derivatives".
-    """
-
-    share: dict[str, float]
-    worst: dict[str, float]
-
-    def __str__(self) -> str:
-        """One line: the share of points and the worst amount for each quantity."""
-        parts = (f"{name} {self.share[name]:.1%} (worst {self.worst[name]:.1e})" for name in QUANTITIES)
-        return "below zero: " + ", ".join(parts)
-
-
-@_check.ordinary_mode()
-@torch.no_grad()
-def violations(net: Surrogate, x: Tensor, *, direction: Tensor | None = None) -> Violations:
-    r"""Count the points at which a network breaks the shape that a call on a basket has.
-
-    Such a value is never negative, falls in no input, and is convex: without one of these there is an arbitrage. Points
-    are samples: that a network keeps its shape *everywhere* in a box is what ``is_non_negative``, ``is_increasing`` and
-    ``is_convex`` can prove.
-
-    Args:
-        net: The network.
-        x: Points (n, d), raw units.
-        direction: The direction u of the curvature :math:`u^T \nabla^2 N\, u`, (d,); default: all ones.
-
-    Returns:
-        ``Violations``.
-
-    Raises:
-        ValueError: Shapes that do not fit.
-
-    Chapter 4, "Good values, poor derivatives".
-
-    Example:
-        A value of x falls below zero to the left of it.
-
-        >>> import torch
-        >>> net = sl.Surrogate([1, 1])
-        >>> with torch.no_grad():
-        ...     weight = net.weights[0].fill_(1.0)
-        >>> found = sl.violations(net, torch.tensor([[-0.5], [0.5], [1.0], [2.0]]))
-        >>> print(found)
-        below zero: price 25.0% (worst 5.0e-01), delta 0.0% (worst 0.0e+00), gamma 0.0% (worst 0.0e+00)
-    """
-    x = _check.tensor("x", x, shape=("n", net.widths[0])).to(net.dtype)
-    if not len(x):
-        raise ValueError("x: got no points, need at least one")
-    u = _direction(direction, net)
-    value, gradient, curvature = _derivatives(net, x, u)
-    lowest = dict(zip(QUANTITIES, (value, gradient.min(1).values, curvature), strict=True))
-    return Violations(
-        {name: (tensor < 0).double().mean().item() for name, tensor in lowest.items()},
-        {name: max(0.0, -tensor.min().item()) for name, tensor in lowest.items()},
-    )
-
-
 @_check.ordinary_mode()
 def _direction(direction: Tensor | None, net: Surrogate) -> Tensor:
     d = net.widths[0]
@@ -257,15 +189,11 @@ def _direction(direction: Tensor | None, net: Surrogate) -> Tensor:
     return direction.to(net.dtype)
 
 
-def table(rows: Mapping[str, Errors], *, relative: bool = False) -> str:
+def table(rows: Mapping[str, Errors]) -> str:
     """Return a table of parameters and RMSE, one row per network, two digits: text, which a notebook shows as HTML.
 
     Args:
         rows: Errors by name, in the order to be shown; a noise floor may be one of them.
-        relative: Show the errors relative to the reference instead.
-
-    Raises:
-        ValueError: With `relative`, errors that have none, such as those of ``noise_floor``.
 
     Chapter 9, "The experiment in small".
 
@@ -275,20 +203,12 @@ def table(rows: Mapping[str, Errors], *, relative: bool = False) -> str:
         network  parameters    price    delta    gamma
         small            40  1.0e-03  2.0e-03  3.0e-02
     """
-    _check.instance("relative", relative, bool)
-    for name, errors in rows.items():
-        if relative and not errors.relative:
-            raise ValueError(f"rows: got '{name}' without relative errors, need those that evaluate returns")
-    return _table("Relative errors" if relative else "Errors (root mean square)", rows, relative)
-
-
-def _table(caption: str, rows: Mapping[str, Errors], relative: bool) -> _show.Table:
     size = max([len("network"), *map(len, rows)])
     lines, cells = [f"{'network':{size}}  parameters" + "".join(f"{name:>9}" for name in QUANTITIES)], []
     for name, errors in rows.items():
-        figures = [f"{(errors.relative if relative else errors.rmse)[quantity]:.1e}" for quantity in QUANTITIES]
+        figures = [f"{errors.rmse[quantity]:.1e}" for quantity in QUANTITIES]
         cells.append([name, f"{errors.parameters:,}", *figures])
         lines.append(f"{name:{size}}  {errors.parameters:>10,}" + "".join(f"{figure:>9}" for figure in figures))
     text = _show.Table("\n".join(lines))
-    text.html = _show.table(caption, ["network", "parameters", *QUANTITIES], cells)
+    text.html = _show.table("Errors (root mean square)", ["network", "parameters", *QUANTITIES], cells)
     return text

@@ -104,7 +104,7 @@ def public_callables() -> dict[str, object]:
 MADE_BY = {  # whose example shows them
     **{"Extreme": "error_bound", "ErrorBound": "error_bound", "Repaired": "repair", "CertifiedCut": "cut_certified"},
     **{"Enclosure": "enclose", "Linearised": "linearise", "Path": "shrink"},
-    **{"History": "fit", "Violations": "violations"},
+    "History": "fit",
 }
 FIGURES = {"use_style"}
 
@@ -234,7 +234,7 @@ def test_the_readme_shows_what_the_first_chapter_computed():
 # --- size: code lines, without docstrings, comments and blank lines -------------------------------------------------
 
 LIMITS = {ast.Module: 350, ast.ClassDef: 120, ast.FunctionDef: 60}
-MOST = 5900  # in the whole library: it may fall, not rise; 5500 is the aim
+MOST = 5800  # in the whole library: it may fall, not rise; 5500 is the aim
 
 
 def code_lines(text: str) -> dict[ast.AST, int]:

@@ -8,7 +8,7 @@ import torch
 from torch.func import grad, hessian, vmap
 
 from sobolev_lib.network.surrogate import Surrogate
-from sobolev_lib.training.errors import Errors, evaluate, score, table, violations
+from sobolev_lib.training.errors import Errors, evaluate, score, table
 from sobolev_lib.training.gauss_newton import levenberg_marquardt
 from sobolev_lib.training.loss import SobolevLoss, balance_by_moments
 from sobolev_lib.training.uncertainty import noise_floor
@@ -102,43 +102,12 @@ def test_relative_errors_are_those_over_the_size_of_the_truth():
     errors = evaluate(net, x, truth)
     assert errors.relative["price"] == pytest.approx(0.25) and errors.relative["delta"] == pytest.approx(1.0)
     assert errors.relative["gamma"] == torch.inf
-    lines = table({"net": errors}, relative=True).splitlines()
-    assert lines[1].split() == ["net", "26", "2.5e-01", "1.0e+00", "inf"]
-    with pytest.raises(ValueError, match="rows: got 'floor' without relative errors"):
-        table({"net": errors, "floor": Errors((3, 1), 4, errors.rmse, {})}, relative=True)
 
 
 def test_a_quantity_that_is_zero_and_is_met_has_no_relative_error():
     net, x = net_and_points("relu")
     truth = SimpleNamespace(price=net(x).detach(), delta=net.gradient(x).detach(), gamma=torch.zeros(9))
     assert torch.tensor(evaluate(net, x, truth).relative["gamma"]).isnan()
-
-
-def test_violations_of_a_sine_are_where_its_value_slope_and_curvature_are_negative():
-    net = Surrogate([1, 1, 1], "sin")
-    with torch.no_grad():
-        net.weights[0].fill_(1.0)
-        net.weights[1].fill_(2.0)
-    x = torch.linspace(0, 2 * torch.pi, 4001, dtype=F64)[:-1].reshape(-1, 1) + 1e-4
-    found = violations(net, x)
-    assert found.share == {"price": 0.5, "delta": 0.5, "gamma": 0.5}
-    assert all(worst == pytest.approx(2, rel=1e-5) for worst in found.worst.values())
-    found = violations(net, x[1000:2000] - 1e-2, direction=torch.tensor([3.0]))  # from pi/2 to pi: falling and concave
-    assert found.share["price"] == 0 and found.worst["price"] == 0 and found.share["gamma"] == 1
-    assert found.share["delta"] == pytest.approx(0.99, abs=0.01) and found.worst["gamma"] == pytest.approx(18, rel=1e-3)
-    assert str(found).startswith("below zero: price 0.0% (worst 0.0e+00), delta 99")
-
-
-def test_one_falling_input_is_enough_for_a_violation():
-    net = Surrogate([2, 1])
-    with torch.no_grad():
-        net.weights[0].copy_(torch.tensor([[1.0, -0.25]]))
-    found = violations(net, torch.ones(4, 2, dtype=F64))
-    assert found.share == {"price": 0, "delta": 1, "gamma": 0} and found.worst["delta"] == 0.25
-    with pytest.raises(ValueError, match=r"x: got shape \(4, 3\), need \(n, 2\)"):
-        violations(net, torch.ones(4, 3))
-    with pytest.raises(ValueError, match="x: got no points, need at least one"):
-        violations(net, torch.ones(0, 2))
 
 
 def without_derivatives(x, value):
