@@ -46,10 +46,8 @@ from sobolev_lib.pruning.scores import *
 from sobolev_lib.pruning.cut import *
 from sobolev_lib.pruning.selection import *
 from sobolev_lib.pruning.certified import *
-from sobolev_lib.pruning.linearise import *
 from sobolev_lib.pruning.judge import *
 from sobolev_lib.pruning.shrink import *
-from sobolev_lib.pruning.grow import *
 from sobolev_lib.export.onnx import *
 from sobolev_lib.export.source import *
 

@@ -89,7 +89,7 @@ def test_the_stored_results_are_those_of_the_full_experiment():
 def test_the_stored_suite_has_all_problems_and_their_rivals():
     runs = json.loads((RESULTS / "suite.json").read_text(encoding="utf-8"))["runs"]
     assert {run["problem"] for run in runs} == {make().name for make in problems.PROBLEMS}
-    needed = {name for part in ("full", "grid", "rival", "pipeline") for name in suite.NAMES[part]}
+    needed = {name for part in ("full", "grid", "rival", "pipeline", "magnitude") for name in suite.NAMES[part]}
     for run in runs:
         assert run["seed"] < 100  # from there on seeds are for tuning
         assert needed <= {entry["name"] for entry in run["networks"]}

@@ -6,8 +6,6 @@ scores - how much each node matters: interval significance, and its rivals;
 cut - how nodes, inputs and layers are removed and folded into what follows;
 selection - nodes chosen for what they say of the others;
 certified - as many nodes removed as can be proved to change little, without any labels (Chapter 10);
-linearise - a layer replaced by an affine map, with a proved bound of the change;
 judge - which of several networks held-out labels justify;
-shrink - one node less at a time, down to the smallest network that labels justify;
-grow - the other direction.
+shrink - one node less at a time, down to the smallest network that labels justify.
 """

@@ -1,4 +1,4 @@
-r"""Which of several networks do held-out labels justify? The judge of `shrink` and `grow`, and their record.
+r"""Which of several networks do held-out labels justify? The judge of `shrink`, and its record.
 
 Let r be the residuals of a network on labels that it has not seen: values and all derivatives that the labels hold,
 whitened (``balance_by_covariance``), the same for all networks. The *excess* of a candidate over the best network,
@@ -41,6 +41,7 @@ STRICT = 1.5  # standard errors that one in fifteen of truly equal networks exce
 POWER = 1.3  # further standard errors: an excess that is refused nine times in ten
 APART = 2.0  # times the least distance from the mean of the accepted networks
 POINTS, DIRECTIONS = 1024, 8  # at which networks are compared with each other, and along which their curvature is
+FIRST = "in one stroke, trained"  # the widest network that learns from all labels
 QUANTITIES = ("value", "gradient", "curvature")
 
 
@@ -70,7 +71,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Path:
-    """What `shrink` or `grow` tried, in order, and what it found.
+    """What `shrink` tried, in order, and what it found.
 
     Attributes:
         trials: All networks, the one that was handed over first.
@@ -117,6 +118,8 @@ class Path:
         found, best = (self.trials[i] for i in (self.found, self.best))
         names = ["-".join(map(str, t.widths)) + f" ({t.parameters:,} parameters)" for t in (found, best)]
         power = f"a network whose {QUANTITIES[self.order]} is off by {self.seen:.1%} would have been seen"
+        if self.trials[self.found].action == FIRST:
+            power += "; nothing wider was trained, and might do better"
         number = sum(t.accepted for t in self.trials)
         which = f"{number} of {len(self.trials)} networks that {self.rows:,} held-out labels do not tell from the best"
         if number == 1:
@@ -158,8 +161,9 @@ class Judge:
     def choose(self, actions: Sequence[str], nets: Sequence[Surrogate]) -> tuple[int, Path]:
         """Return the smallest accepted network near the mean of the accepted ones, and the record of all."""
         best, verdicts = self.verdicts(nets)
-        apart = self._apart(nets, [i for i, verdict in enumerate(verdicts) if verdict[2]])
-        near = [i for i, verdict in enumerate(verdicts) if verdict[2] and apart[i] <= APART * min(apart)]
+        accepted = [i for i, verdict in enumerate(verdicts) if verdict[2]]
+        apart = self._apart(nets, accepted)
+        near = [i for i in accepted if apart[i] <= APART * min(apart[k] for k in accepted)]
         found = min(near, key=lambda i: (nets[i].parameter_count, apart[i]))
         facts = zip(actions, nets, verdicts, apart, strict=True)
         trials = tuple(Trial(action, tuple(n.widths), n.parameter_count, *v, far) for action, n, v, far in facts)

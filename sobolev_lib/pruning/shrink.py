@@ -19,7 +19,7 @@ from tqdm import tqdm
 from sobolev_lib import _check
 from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.pruning.cut import affine_layers, cut, remove_layers
-from sobolev_lib.pruning.judge import Judge, Path, split, squares
+from sobolev_lib.pruning.judge import FIRST, Judge, Path, split, squares
 from sobolev_lib.pruning.selection import keep_predictive
 from sobolev_lib.training.fit import fit
 from sobolev_lib.training.gauss_newton import levenberg_marquardt
@@ -59,16 +59,20 @@ def shrink(
         order: Of the labels that are used. Default: the highest they have, so that derivatives are learned and judged
             throughout.
         validation: Held-out labels that neither `net` nor `samples` have seen. A number is the share of `samples` to
-            hold out, from their end; the network that was found then learns from them too.
+            hold out, from their end; the network that was found then learns from them too, which nothing is left to
+            judge. Labels that are given only judge.
         enough: The way down ends at the first network with at most so many parameters.
         seed: Of the order of samples in training.
 
     Returns:
         The network, and a ``Path``, which prints as a table and says in ``path.reason`` why this one, and how small a
-        difference would have been seen. If no smaller network is justified, a copy of `net` is returned.
+        difference would have been seen. If no smaller network is justified, a copy of `net` is returned. It is finished
+        by least squares; with more labels at hand, go on by ``fit(small, more, order=1, steps=0, validation=held)``,
+        which keeps what held-out labels find better.
 
     Raises:
-        ValueError: Labels missing for `order`; a share outside (0, 1); fewer than 64 held-out samples.
+        ValueError: Labels missing for `order`; a share outside (0, 1); fewer than 64 held-out samples; parameters
+            that are frozen (folding changes all of them).
 
     Chapter 7, "The automatic way".
 
@@ -88,7 +92,9 @@ def shrink(
         >>> small.widths
         [1, 1, 1]
     """
-    _check.instance("net", net, Surrogate)
+    frozen = [name for name, p in _check.instance("net", net, Surrogate).named_parameters() if not p.requires_grad]
+    if frozen:
+        raise ValueError(f"net: got {frozen[0]} with requires_grad=False, need all free: folding changes all")
     enough, seed = _check.count("enough", enough), _check.count("seed", seed, least=0)
     train, held, order = split(samples, order, validation)
     start = _narrow(net, train, order)
@@ -156,7 +162,7 @@ def _descend(
     net: Surrogate, train: Batch, loss: SobolevLoss, judge: Judge, enough: int
 ) -> Iterator[tuple[str, Surrogate]]:
     """Yield the narrow network and those with ever fewer nodes, until they are far too small."""
-    yield "in one stroke, trained", net.copy()
+    yield FIRST, net.copy()
     missed, best = 0, squares(net, loss, judge.held)
     while net.parameter_count > enough and missed < 4 and len(net.widths) > 2:
         action, net = _smaller(net, train, loss)

@@ -103,7 +103,7 @@ def public_callables() -> dict[str, object]:
 
 MADE_BY = {  # whose example shows them
     **{"Extreme": "error_bound", "ErrorBound": "error_bound", "Repaired": "repair", "CertifiedCut": "cut_certified"},
-    **{"Enclosure": "enclose", "Linearised": "linearise", "Path": "shrink"},
+    **{"Enclosure": "enclose", "Path": "shrink"},
     "History": "fit",
 }
 FIGURES = {"use_style"}

@@ -1,4 +1,4 @@
-"""`shrink` and `grow`: verdicts against direct computation, known small networks, the judge's errors by simulation."""
+"""`shrink`: verdicts against direct computation, known small networks, the judge's errors by simulation."""
 
 from types import SimpleNamespace
 
@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import sobolev_lib as sl
-from sobolev_lib.pruning import grow as growing
 from sobolev_lib.pruning.judge import Judge, Path, Trial, split
 from sobolev_lib.training.loss import SobolevLoss
 from tests.oracles import plain_outputs
@@ -108,31 +107,7 @@ def test_the_network_itself_is_left_as_it_is(trained):
     net, samples, held = trained
     before = [p.clone() for p in net.parameters()]
     sl.shrink(net, samples, validation=held)
-    sl.grow(net, samples, validation=held, hidden=1)
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
-
-
-def test_a_new_node_changes_nothing_until_it_is_trained():
-    net = network([3, 2, 4, 1], seed=2)
-    x = points(50, 3, 0)
-    for layer, widths in ((0, [3, 3, 4, 1]), (1, [3, 2, 5, 1])):
-        wider = growing._widen(net, layer, torch.Generator().manual_seed(0))
-        assert wider.widths == widths
-        torch.testing.assert_close(wider(x), net(x), rtol=1e-14, atol=1e-14)
-
-
-def test_growing_finds_two_bumps_in_one_layer(trained):
-    net, samples, held = trained
-    grown, path = sl.grow(net, samples, validation=held, hidden=1)
-    assert grown.widths[0::2] == [2, 1] and 2 <= grown.widths[1] <= 3
-    assert path.trials[0].widths == (2, 1, 1) and not path.trials[0].accepted
-    assert (grown(held.x) - two_bumps(held.x)).square().mean().sqrt() < 0.01
-
-
-def test_growing_gives_up_above_the_largest_size(trained):
-    net, samples, held = trained
-    _, path = sl.grow(net, samples, validation=held, hidden=1, most=8)
-    assert [t.parameters for t in path.trials] == [5]
 
 
 def test_the_path_reads_as_a_table():
@@ -149,6 +124,37 @@ def test_the_path_reads_as_a_table():
     ]
 
 
+def test_the_path_says_when_no_wider_network_was_tried():
+    trials = (
+        Trial("in one stroke, trained", (5, 12, 12, 1), 241, 0.0, 0.0, True, 0.02),
+        Trial("11 nodes in layer 1", (5, 11, 12, 1), 223, 5e-2, 4e-4, False, 0.2),
+    )
+    assert Path(trials, 0, 0, 1024, 0.01, 1).reason == (
+        "5-12-12-1 (241 parameters) is the best of 2 networks, and no other is within the limit; a network whose "
+        "gradient is off by 1.0% would have been seen; nothing wider was trained, and might do better."
+    )
+
+
+def test_frozen_parameters_are_refused_by_name(trained):
+    net, samples, held = trained
+    frozen = net.copy()
+    frozen.biases[1].requires_grad_(False)
+    with pytest.raises(ValueError, match=r"net: got biases\.1 with requires_grad=False"):
+        sl.shrink(frozen, samples, validation=held)
+
+
+@pytest.mark.parametrize("far", [0.0, 1e-9])
+def test_the_nearest_is_one_that_was_accepted(monkeypatch, far):
+    """A refused network may lie nearest to the mean: the limit is twice the distance of the nearest accepted one."""
+    x = points(64, 1, 0)
+    nets = [network([1, k, 1], seed=k) for k in (3, 2, 1)]
+    held = SimpleNamespace(x=x, value=nets[0](x).detach(), gradient=None, hvp=None, directions=None)
+    judge = Judge(SobolevLoss(0, torch.eye(1, dtype=torch.float64)), held, 100)
+    monkeypatch.setattr(judge, "_apart", lambda nets, accepted: [1.0, 1.5, far])
+    found, path = judge.choose(["a", "b", "c"], nets)
+    assert [trial.accepted for trial in path.trials] == [True, False, False] and found == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -162,12 +168,6 @@ def test_bad_arguments_are_refused(trained, arguments, message):
     net, samples, _ = trained
     with pytest.raises(ValueError, match=message):
         sl.shrink(net, samples, **arguments)
-
-
-def test_growing_needs_a_hidden_layer(trained):
-    net, samples, _ = trained
-    with pytest.raises(ValueError, match="hidden: got 0"):
-        sl.grow(net, samples, hidden=0)
 
 
 def test_what_the_path_says_would_have_been_seen_is_refused_nine_times_in_ten():
