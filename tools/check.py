@@ -110,13 +110,19 @@ def short(chapter: Chapter) -> list[str]:
 
 
 def narrow(chapter: Chapter) -> list[str]:
-    """No line of a code cell is cut off at the page's edge."""
-    lines = [(cell.execution_count, line) for cell in chapter.code for line in cell.source.splitlines()]
+    """No line of a code cell, and none that it prints, is cut off at the page's edge."""
+    lines = [(cell.execution_count, line) for cell in chapter.code for line in _lines(cell)]
     return [
         f"cell [{n}] has a line of {len(line)} columns, at most {WIDEST_LINE}: {line.strip()}"
         for n, line in lines
         if len(line) > WIDEST_LINE
     ]
+
+
+def _lines(cell: NotebookNode) -> Iterator[str]:
+    yield from cell.source.splitlines()
+    for output in cell.outputs:
+        yield from output.get("text", output.get("data", {}).get("text/plain", "")).splitlines()
 
 
 def shown(chapter: Chapter) -> list[str]:

@@ -15,6 +15,7 @@ from tools import check, execute
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = execute.sources(ROOT / "notebooks", [])
 MOST_UNCHECKED = 0.05
+MOST_WORDS = 5500
 
 SAMPLE = """---
 kernelspec:
@@ -115,6 +116,12 @@ def test_a_chapter_keeps_its_promises(source, check_one):
     assert check_one(check.load(source)) == []
 
 
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_a_chapter_can_be_read_in_one_sitting(source):
+    words = len(source.read_text().split())
+    assert words <= MOST_WORDS, f"{source.stem} has {words:,} words, code included; at most {MOST_WORDS:,}"
+
+
 @pytest.mark.parametrize("check_one", check.CHECKS, ids=lambda function: function.__name__)
 def test_the_sample_has_no_fault(sample, check_one):
     assert check_one(sample) == []
@@ -209,6 +216,11 @@ def test_a_long_cell_is_found(sample):
 
 def test_a_line_that_is_cut_off_is_found(sample):
     sample.code[0].source = "#" * 89
+    assert check.narrow(sample) == [f"cell [1] has a line of 89 columns, at most 88: {'#' * 89}"]
+
+
+def test_a_printed_line_that_is_cut_off_is_found(sample):
+    sample.code[0].outputs = [nbformat.v4.new_output("stream", text="short\n" + "#" * 89 + "\n")]
     assert check.narrow(sample) == [f"cell [1] has a line of 89 columns, at most 88: {'#' * 89}"]
 
 
