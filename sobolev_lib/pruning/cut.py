@@ -253,10 +253,7 @@ def remove_layers(net: Surrogate, layers: int | Sequence[int], x: Tensor) -> Sur
     layers = [_check.count(f"layers[{i}]", layer, least=0, most=hidden - 1) for i, layer in enumerate(layers)]
     if len(set(layers)) != len(layers):
         raise ValueError(f"layers: got {layers}, need each layer at most once")
-    inputs = [
-        net.scale_inputs(samples_of(net, x)),
-        *hidden_activations(net, x),
-    ]
+    inputs = [net.scale_inputs(samples_of(net, x)), *hidden_activations(net, x)]
     weights, biases, source = [], [], 0
     for layer in range(hidden + 1):
         if layer in layers:

@@ -108,9 +108,7 @@ def shrink(
     _polish(nets, train, loss, judge)
     found, path = judge.choose(actions, nets)
     small = nets[found]
-    if not unseen:
-        small = _finished(small, samples, loss)
-    return small, path
+    return small if unseen else _fitted(small, take(samples, slice(0, len(samples.x)), loss.order), loss), path
 
 
 def _narrow(net: Surrogate, train: Batch, order: int) -> Surrogate:
@@ -214,13 +212,11 @@ def _polish(nets: list[Surrogate], train: Batch, loss: SobolevLoss, judge: Judge
 
 def _better(net: Surrogate, train: Batch, loss: SobolevLoss, judge: Judge) -> Surrogate:
     """Return the network, or what more least squares make of it if held-out labels find that better."""
-    further = net.copy()
-    fit(further, train, order=loss.order, steps=0, finish=30, balance=loss)
-    return min(net, further, key=lambda n: squares(n, loss, judge.held).mean().item())
+    return min(net, _fitted(net, train, loss), key=lambda n: squares(n, loss, judge.held).mean().item())
 
 
-def _finished(net: Surrogate, samples: Labelled, loss: SobolevLoss) -> Surrogate:
-    """Return the network fitted to all labels, those that were held out too."""
-    final = net.copy()
-    fit(final, take(samples, slice(0, len(samples.x)), loss.order), order=loss.order, steps=0, finish=30, balance=loss)
-    return final
+def _fitted(net: Surrogate, samples: Batch, loss: SobolevLoss) -> Surrogate:
+    """Return what more least squares make of the network."""
+    net = net.copy()
+    fit(net, samples, order=loss.order, steps=0, finish=30, balance=loss)
+    return net

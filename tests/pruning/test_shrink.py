@@ -119,8 +119,9 @@ def test_the_path_reads_as_a_table():
         "action                  parameters    excess +- error   apart   verdict",
         "in one stroke, trained          73     0e+00 +- 0e+00    2.0%   best",
         "7 nodes in layer 1              64     5e-05 +- 4e-05    2.1%   accepted",
-        "7-7-1 (64 parameters) is the smallest near the mean of the 2 of 2 networks that 4,096 held-out labels do not "
-        "tell from the best, 7-8-1 (73 parameters); a network whose gradient is off by 3.1% would have been seen.",
+        "7-7-1 (64 parameters) is the smallest near the mean of the 2 of 2 networks that 4,096",
+        "held-out labels do not tell from the best, 7-8-1 (73 parameters); a network whose",
+        "gradient is off by 3.1% would have been seen.",
     ]
 
 
