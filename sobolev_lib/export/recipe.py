@@ -43,11 +43,6 @@ class Recipe:
     per_direction: list[Step]
     facts: dict[str, str]
 
-    @property
-    def text(self) -> str:
-        """All formulas."""
-        return "\n".join(text for _, _, text in self.steps + self.per_direction)
-
 
 def recipe(net: Surrogate, order: int, directions, more: Mapping[str, object] | None) -> Recipe:
     """Check what both exports take, and return the recipe.

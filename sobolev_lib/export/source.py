@@ -165,7 +165,8 @@ def export_source(
     out, dim, rows = _Writer(language), net.widths[0], len(plan.constants.get("DIRECTIONS", ()))
     header = [" ".join(f"{key}: {value}".split()).rstrip("\\/") for key, value in plan.facts.items()]  # one line each
     header += [f"{name}: {dim} inputs in raw units to {', '.join(plan.outputs)}, and whether they lie in the domain."]
-    called = set(re.findall(r"([a-z]\w*)\(", plan.text))
+    formulas = " ".join(text for _, _, text in plan.steps + plan.per_direction)
+    called = set(re.findall(r"([a-z]\w*)\(", formulas))
     helpers = sorted(called & {"sigmoid", "relu", "step"})
     functions = ", ".join(sorted((called | ({"exp", "fabs"} if "sigmoid" in called else set())) - set(helpers)))
     imported = functions.replace("fabs", "abs: fabs") if language == "javascript" else functions

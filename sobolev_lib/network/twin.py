@@ -127,18 +127,14 @@ class Pass:
         hvp, self.a_bar_dots, self.z_bar_dots = adjoint_tangent(weights, self.jets, self.bends, self.z_dots)
         self.outputs += (torch.zeros_like(directions) if hvp is None else hvp,)
 
-    def factors(self, value_hat: Tensor, gradient_hat: Tensor | None = None, hvp_hat: Tensor | None = None):
+    def factors(self, *cotangents: Tensor):
         r"""Return, per layer, left and right factors whose products sum to the gradient of :math:`s` (see the module).
 
         The gradient of ``weights[l]`` is the sum over pairs and samples of ``left right^T``, that of ``biases[l]``
         the sum of the first left factor. Cotangents are (..., n), (..., n, d) and (..., k, n, d); leading dimensions
         are rows of a Jacobian computed together.
         """
-        if self.order == 0:
-            return self._factors_0(value_hat)
-        if self.order == 1:
-            return self._factors_1(value_hat, gradient_hat)
-        return self._factors_2(value_hat, gradient_hat, hvp_hat)
+        return (self._factors_0, self._factors_1, self._factors_2)[self.order](*cotangents)
 
     def add_gradients(self, totals: Sequence[Tensor], *cotangents: Tensor) -> None:
         """Add the gradient of :math:`s` by weight matrix and bias vector, layer by layer, to `totals`, in place."""

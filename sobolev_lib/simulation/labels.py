@@ -235,16 +235,12 @@ def _rows(
 ) -> dict[str, Tensor]:
     """Labels of `inputs` times `count` paths, one per row."""
     row, total = (start + first) * paths + path, inputs * count
-    padded = -(-total // 64) * 64  # element-wise kernels round differently in a tail shorter than their vectors
     normals = noise(row, total, walks.normals) if walks.normals else x.new_zeros(total, 0)
-    x = x[first : first + inputs]
-    x = x if count == 1 else x.repeat_interleave(count, dim=0)
+    # Whole vectors: element-wise kernels round differently in a tail that is shorter.
+    fill = torch.arange(-(-total // 64) * 64).clamp(max=total - 1)
+    normals, x = normals if len(fill) == total else normals[fill], x[first + fill // count]
     if directions is not None and directions.ndim == 3:
-        directions = directions[first : first + inputs].repeat_interleave(count, dim=0)
-    if padded > total:
-        fill = torch.arange(padded).clamp(max=total - 1)
-        normals, x = normals[fill], x[fill]
-        directions = directions[fill] if directions is not None and directions.ndim == 3 else directions
+        directions = directions[first + fill // count]
     labels = _differentiate(functools.partial(walks.values, shocks=walks.shocks(normals)), x, directions, order)
     return {name: rows[:total] for name, rows in labels.items()}
 

@@ -64,10 +64,7 @@ class Checkpoint:
         if not self.path.exists():
             return None
         tensors, metadata = _files.read("checkpoint", self.path, FORMAT, "a checkpoint or no file")
-        self._compare(json.loads(metadata["run"]))
-        return tensors, json.loads(metadata["facts"])
-
-    def _compare(self, other: dict[str, str]) -> None:
+        other = json.loads(metadata["run"])
         names = [name for name in {**other, **self.run} if other.get(name) != self.run.get(name)]
         if names:
             differences = "; ".join(f"{name} was {other.get(name)}, now {self.run.get(name)}" for name in names)
@@ -75,6 +72,7 @@ class Checkpoint:
                 f"checkpoint: got {self.path} of another run ({differences}), need the run it was written by, "
                 "another path, or no file"
             )
+        return tensors, json.loads(metadata["facts"])
 
     @property
     def due(self) -> bool:
