@@ -42,12 +42,6 @@ def _tanh(z):
     return [t, d, -2 * t * d, d * (4 - 6 * d)]
 
 
-def _gelu(z):
-    cdf = _erfc(-z / np.sqrt(LONG(2))) / 2
-    density = np.exp(-z * z / 2) / np.sqrt(2 * LONG(math.pi) + LONG("2.4492935982947064e-16"))
-    return [z * cdf, cdf + z * density, density * (2 - z * z), density * z * (z * z - 4)]
-
-
 def _sin(z):
     return [np.sin(z), np.cos(z), -np.sin(z), -np.cos(z)]
 
@@ -61,34 +55,9 @@ JETS = {
     "softplus": _softplus,
     "tanh": _tanh,
     "sigmoid": _sigmoid,
-    "gelu": _gelu,
     "sin": _sin,
     "relu": _relu,
 }
-
-_STEPS, _FAR = 16, 12  # erfc(12) = 1e-64
-_TABLE = None
-
-
-def _erfc(x: np.ndarray) -> np.ndarray:
-    """Complementary error function: a Taylor series around the nearest sixteenth, where arb knows the value."""
-    global _TABLE
-    if _TABLE is None:
-        with flint.ctx.workprec(160):
-            values = [flint.arb(i) / _STEPS for i in range(-_FAR * _STEPS, _FAR * _STEPS + 1)]
-            _TABLE = np.array([LONG(v.erfc().mid().str(30, radius=False)) for v in values])
-    index = np.rint(np.clip(x, -_FAR, _FAR) * _STEPS).astype(int)
-    node = index.astype(LONG) / _STEPS
-    h = np.clip(x, -_FAR, _FAR) - node
-    # erfc' = -2 / sqrt(pi) exp(-x^2); its derivatives are Hermite polynomials times itself
-    result, power = _TABLE[index + _FAR * _STEPS], h
-    first = -2 / np.sqrt(LONG(math.pi) + LONG("1.2246467991473532e-16")) * np.exp(-node * node)
-    hermite, previous = np.ones_like(node), np.zeros_like(node)
-    for k in range(1, 16):
-        result = result + first * hermite * power
-        hermite, previous = -2 * node * hermite - 2 * (k - 1) * previous, hermite
-        power = power * h / (k + 1)
-    return result
 
 
 def network(net, x: torch.Tensor, direction: torch.Tensor | None = None) -> list[np.ndarray]:
@@ -143,7 +112,6 @@ def arb_jet(name: str, z: float, order: int) -> list[flint.arb]:
             "softplus": lambda: (one + x.exp()).log(),
             "tanh": lambda: one - 2 * one / (one + (2 * x).exp()),
             "normal_cdf": lambda: (-x / flint.arb(2).sqrt()).erfc() / 2,
-            "gelu": lambda: x * (-x / flint.arb(2).sqrt()).erfc() / 2,
             "sin": lambda: x.sin(),
         }[name]()
         return [series[k] * math.factorial(k) for k in range(order + 1)]

@@ -89,7 +89,7 @@ def export_onnx(
     say what it is: writer, network, directions, the range of the training inputs, and the facts that are given.
 
     Args:
-        net: The network, with any activation but ``gelu``, whose error function onnxruntime has in float32 only.
+        net: The network, with any activation of the library.
         path: Where the file goes; written whole or not at all.
         order: 0 for the value, 1 for the gradient too, 2 for curvature too.
         directions: Of the Hessian-vector products, (k, d). Default: the axes, that is the whole Hessian; up to 32

@@ -127,8 +127,8 @@ def export_source(
     - Python (needs math): ``surrogate(x)`` returns the tuple ``(value, gradient, curvature, inside)``.
 
     Args:
-        net: The network, of at most 2,000 parameters, in double precision whatever its type, with any activation but
-            ``gelu``: JavaScript has no error function.
+        net: The network, of at most 2,000 parameters, in double precision whatever its type, with any activation of the
+            library.
         path: Where the file goes; written whole or not at all.
         language: ``"c"``, ``"javascript"`` or ``"python"``.
         order: 0 for the value, 1 for the gradient too, 2 for curvature too.

@@ -101,19 +101,6 @@ def _tanh_jet(z: Tensor, order: int) -> list[Tensor]:
     return jet
 
 
-def _gelu_jet(z: Tensor, order: int) -> list[Tensor]:
-    cdf = 0.5 * torch.erfc(-z / math.sqrt(2))  # erfc keeps the left tail
-    jet = [z * cdf]
-    if order >= 1:
-        density = torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
-        jet.append(cdf + z * density)
-    if order >= 2:
-        jet.append(density * (2 - z * z))
-    if order >= 3:
-        jet.append(density * z * (z * z - 4))
-    return jet
-
-
 def _sin_jet(z: Tensor, order: int) -> list[Tensor]:
     s, c = torch.sin(z), torch.cos(z) if order else None
     return [s, c, -s, -c if order else None][: order + 1]
@@ -148,23 +135,17 @@ _CRITICAL = {
         (-1.3169578969248167086, 1.3169578969248167086),
         (-2.2924316695611776878, 0.0, 2.2924316695611776878),
     ),
-    "gelu": (
-        (-0.75179152469356445746,),
-        (-1.4142135623730950488, 1.4142135623730950488),
-        (-2.0, 0.0, 2.0),
-        (-2.5243377989621385713, -0.79228699139326127779, 0.79228699139326127779, 2.5243377989621385713),
-    ),
     "sin": ((-_HALF_PI, _HALF_PI), (0.0, math.pi), (-_HALF_PI, _HALF_PI), (0.0, math.pi)),
     "relu": ((), (), (), ()),
 }
-_JETS = {"silu": _silu_jet, "softplus": _softplus_jet, "tanh": _tanh_jet, "sigmoid": _sigmoid_jet, "gelu": _gelu_jet}
+_JETS = {"silu": _silu_jet, "softplus": _softplus_jet, "tanh": _tanh_jet, "sigmoid": _sigmoid_jet}
 _JETS |= {"sin": _sin_jet, "relu": _relu_jet}
 
 ACTIVATIONS: dict[str, Activation] = {
     name: Activation(name, jet, _CRITICAL[name], 2 * math.pi if name == "sin" else None, smooth=name != "relu")
     for name, jet in _JETS.items()
 }
-"""The activations by name: silu, softplus, tanh, sigmoid, gelu, sin and relu, each with the critical points of its
+"""The activations by name: silu, softplus, tanh, sigmoid, sin and relu, each with the critical points of its
 first derivatives. Chapter 5, "Operations on sets"."""
 
 

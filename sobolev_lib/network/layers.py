@@ -12,7 +12,6 @@ KINDS = {
     nn.Softplus: "softplus",
     nn.Tanh: "tanh",
     nn.Sigmoid: "sigmoid",
-    nn.GELU: "gelu",
     nn.ReLU: "relu",
 }
 
@@ -30,7 +29,7 @@ def layers_of(layers: nn.Sequential) -> tuple[list[Tensor], list[Tensor], str]:
     for index, layer in enumerate(layers):
         if index % 2 == 0 and type(layer) is nn.Linear:
             continue
-        other = getattr(layer, "beta", 1) != 1 or getattr(layer, "approximate", "none") != "none"
+        other = getattr(layer, "beta", 1) != 1
         activations.add(KINDS.get(type(layer)))
         if index % 2 == 0 or type(layer) not in KINDS or other or len(activations) > 1:
             raise TypeError(f"layers[{index}]: got {layer}, need {needed}, with torch's default arguments")

@@ -38,7 +38,7 @@ class Surrogate(nn.Module):
 
     Args:
         widths: Number of inputs, of nodes in each hidden layer, and 1 for the output: ``[7, 3, 3, 1]``.
-        activation: One of ``silu, softplus, tanh, sigmoid, gelu, sin, relu``, or an ``Activation``.
+        activation: One of ``silu, softplus, tanh, sigmoid, sin, relu``, or an ``Activation``.
         dtype: ``torch.float64`` (default) or ``torch.float32``.
         generator: Source of the initial weights; default: a generator seeded with 0, so that nothing is left to chance.
         gain: Size of the initial weights, see below.

@@ -30,6 +30,7 @@ Derived in Chapter 2.
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -213,7 +214,7 @@ class Payoff:
     def __call__(self, states: Tensor) -> Tensor:
         """Payoff (n,) of final states (n, d) or, with several dates, of observations (n, dates, d)."""
         margin = self.basket(states) - self.strike
-        smoothing = _Sharp() if self.smoothing is None else self.smoothing
+        smoothing = _SHARP if self.smoothing is None else self.smoothing
         if isinstance(smoothing, LastStep):
             raise ValueError("smoothing: got LastStep, which needs the step before; label it instead of calling it")
         return _PROFILES[self.kind](smoothing.ramp, smoothing.step, margin)
@@ -231,16 +232,7 @@ class Payoff:
         return _PROFILES[self.kind](ramp, step, mean - self.strike)
 
 
-class _Sharp:
-    """No smoothing: the positive part and the indicator themselves."""
-
-    def ramp(self, margin: Tensor) -> Tensor:
-        return torch.relu(margin)
-
-    def step(self, margin: Tensor) -> Tensor:
-        return (margin > 0).to(margin.dtype)
-
-
+_SHARP = SimpleNamespace(ramp=torch.relu, step=lambda margin: (margin > 0).to(margin.dtype))  # no smoothing
 _PROFILES: dict[str, Callable] = {
     "call": lambda ramp, step, m: ramp(m),
     "put": lambda ramp, step, m: ramp(-m),

@@ -304,11 +304,9 @@ def _finish(state: State, settings: _Settings, known: Labelled) -> None:
             # A subset's minimum is near that of the next, so the damping is kept; a new balance on the same is not.
             state.damping = Damping(state.damping.value if size > sizes[0] else Damping.value)
             losses.append([])
-        for loss in levenberg_marquardt(
-            *(state.net, part, state.loss),
-            **dict(steps=settings.finish, prior=settings.prior, damping=state.damping),
-            tolerance=gain and gain / size,
-        ):
+        how = {"prior": settings.prior, "damping": state.damping, "tolerance": gain and gain / size}
+        steps = levenberg_marquardt(state.net, part, state.loss, steps=settings.finish, **how)
+        for loss in tqdm(steps, f"least squares, {size:,} rows", settings.finish, leave=False, delay=1):
             losses[index].append(loss)
             state.save()
 
