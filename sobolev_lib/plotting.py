@@ -56,7 +56,8 @@ def draw_network(
 
     Chapter 0, "The method and its result".
 
-    >>>     >>> fig, axes = plt.subplots()
+    >>> import matplotlib.pyplot as plt
+    >>> fig, axes = plt.subplots()
     >>> sl.draw_network(axes, [2, 3, 1])
     >>> len(axes.collections)  # the lines, and a column of nodes for each layer
     4

@@ -322,7 +322,9 @@ def test_more_pieces_are_never_wider(rounding):
     box = ball(torch.zeros(2, dtype=F64), 0.7)
     results = [enclose(net, box, domain=Split(k), order=2, rounding=rounding) for k in (1, 2, 4, 8, 16)]
     for outer, inner in itertools.pairwise(results):
-        assert all(subset(x, y).all() for x, y in zip(fields_of(inner), fields_of(outer), strict=True))
+        for x, y in zip(fields_of(inner), fields_of(outer), strict=True):
+            room = 1e-15 * torch.maximum(y.lo.abs(), y.hi.abs())  # each piece rounds by itself
+            assert subset(x, Interval(y.lo - room, y.hi + room)).all()
 
 
 @pytest.mark.parametrize(
