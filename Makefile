@@ -43,7 +43,8 @@ notebooks: $(READY)  ## execute every chapter again and write its outputs
 
 bench: $(VENV)/.bench  ## the case study and the suite over seeds, then speed: tables, and JSON in results/
 	$(PY) -m benchmarks.case_study --seed 0 1 2 --out results/case_study.json
-	OMP_NUM_THREADS=1 $(PY) -m benchmarks.suite --parts full grid rival pipeline --out results/suite.json
+	OMP_NUM_THREADS=1 $(PY) -m benchmarks.suite --out results/suite.json
+	OMP_NUM_THREADS=1 $(PY) -m benchmarks.suite --robustness --out results/robustness.json
 	OMP_NUM_THREADS=1 $(PY) -m benchmarks.speed --out results/speed.json
 
 pdf: $(PAGES)  ## print the built book into _build/sobolev-pruning.pdf

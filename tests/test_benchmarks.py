@@ -95,6 +95,14 @@ def test_the_stored_suite_has_all_problems_and_their_rivals():
         assert needed <= {entry["name"] for entry in run["networks"]}
 
 
+def test_the_stored_robustness_has_few_labels_and_both_ways_for_every_seed():
+    runs = json.loads((RESULTS / "robustness.json").read_text(encoding="utf-8"))["runs"]
+    assert {(run["problem"], run["labels"]) for run in runs} == set(suite.FEW.items())
+    assert len({run["seed"] for run in runs}) * len(suite.FEW) == len(runs) and min(run["seed"] for run in runs) > 2
+    for run in runs:
+        assert {entry["name"] for entry in run["networks"]} == {"rival", "pruned", "pruned_finetuned"}
+
+
 @pytest.mark.parametrize("make", problems.PROBLEMS, ids=lambda make: make().name)
 def test_the_truth_of_a_problem_is_the_mean_of_its_labels(make):
     """Level: 15 problems with up to 22 comparisons each at 5 standard errors, one false alarm in 10,000 runs."""
