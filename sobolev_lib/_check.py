@@ -77,6 +77,14 @@ def _fits(given: torch.Size, needed: Shape) -> bool:
     return all(isinstance(want, str) or have == want for have, want in zip(given, needed, strict=True))
 
 
+def indices(name: str, value) -> Tensor:
+    """Return `value`, integers of any kind or one truth value per row, as a tensor (k,)."""
+    array = value.detach().numpy() if isinstance(value, Tensor) else np.array(value)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iub"):
+        raise TypeError(f"{name}: got shape {array.shape} of {array.dtype}, need integers, or truth values, in one row")
+    return torch.from_numpy(array if array.dtype == bool else array.astype(np.int64))
+
+
 def number(name: str, value, needed: str = "a finite number") -> float:
     """Return `value` as a finite float of either sign; an array or a tensor of no dimensions is a number too."""
     plain = value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
@@ -87,9 +95,11 @@ def number(name: str, value, needed: str = "a finite number") -> float:
     return float(plain)
 
 
-def positive(name: str, value, *, or_zero: bool = False) -> float:
-    """Return `value` as a float, finite and greater than zero (or, asked for, equal to zero)."""
-    needed = "a finite number >= 0" if or_zero else "a finite number > 0"
+def positive(name: str, value, *, or_zero: bool = False, or_infinite: bool = False) -> float:
+    """Return `value` as a float, finite and greater than zero (or, asked for, equal to zero, or infinite)."""
+    if or_infinite and isinstance(value, Real) and value == math.inf:
+        return math.inf
+    needed = "a number > 0" if or_infinite else "a finite number " + (">= 0" if or_zero else "> 0")
     result = number(name, value, needed)
     if result < 0 or (result == 0 and not or_zero):
         raise ValueError(f"{name}: got {value!r}, need {needed}")

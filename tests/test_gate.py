@@ -104,6 +104,21 @@ CALLS = {  # function and argument: a call of the argument, and its clean value
     ("cut_inputs", "x"): (lambda x: sl.cut_inputs(NET, torch.tensor([0]), x=x)(X[:, :1]), X),
     ("affine_layers", "x"): (lambda x: sl.affine_layers(NET, x, 1), X),
     ("remove_layers", "x"): (lambda x: sl.remove_layers(NET, [1], x)(X), X),
+    ("Asian", "weights"): (lambda w: sl.Asian(strike=1.0, dates=2, weights=w)(X[:, None].repeat(1, 2, 1)), X[0]),
+    ("heston", "spot"): (lambda s: heston(spot=s), Y),
+    ("heston", "variance"): (lambda v: heston(variance=v), Y),
+    ("Reference", "weights"): (lambda w: sl.Reference(w, iv.sqr, iv.sqr, iv.sqr).weights, X[0]),
+    ("within", "direction"): (lambda u: sl.within(NET, -9.0, 9.0, BOX, of="gradient", direction=u, cells=4), X[0]),
+    ("within", "lower"): (lambda v: sl.within(NET, v, None, BOX, of="gradient", cells=4), X[0]),
+    ("error_bound", "direction"): (
+        lambda u: sl.error_bound(NET, NET, BOX, of=("curvature",), direction=u, cells=4).curvature.bound,
+        X[0],
+    ),
+    ("repair", "direction"): (
+        lambda u: sl.repair(NET, SAMPLES, BOX, {"increasing": 0.1}, order=1, direction=u, rounds=1, cells=4).loss,
+        X[0],
+    ),
+    ("SobolevLoss", "matrix"): (lambda m: sl.SobolevLoss(order=0, matrix=m).matrix, X[:1, :1]),
     ("fit", "x"): (lambda x: fitted(x=x), X),
     ("fit", "value"): (lambda y: fitted(value=y), Y),
     ("fit", "gradient"): (lambda g: fitted(gradient=g), G),
@@ -111,6 +126,11 @@ CALLS = {  # function and argument: a call of the argument, and its clean value
     ("evaluate", "direction"): (lambda u: sl.evaluate(NET, X, TRUTH, direction=u), X[0]),
     ("noise_floor", "x"): (lambda x: sl.noise_floor(NET, SAMPLES, LOSS, x), X),
 }
+
+
+def heston(spot=Y, variance=Y):
+    law = {"mean_reversion": 1.0, "long_variance": 0.25, "vol_of_variance": 0.25, "spot_variance_correlation": -0.5}
+    return sl.heston(spot, strike=1.0, variance=variance, maturity=1.0, **law).price
 
 
 def _scaled(x, y):
@@ -184,14 +204,8 @@ ELSEWHERE = {  # results, which nobody makes by hand; what calls others that are
         "Verdict",
         "Payoff",
         "BasketCase",
-        "Asian",
-        "heston",
         "export_onnx",
         "export_source",
-        "Reference",
-        "within",
-        "error_bound",
-        "repair",
     ),
 }
 

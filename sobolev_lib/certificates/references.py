@@ -52,7 +52,8 @@ class Reference:
     curvature: Function
 
     def __post_init__(self):
-        object.__setattr__(self, "weights", _check.tensor("weights", self.weights, shape=("d",), dtype=torch.float64))
+        weights = _check.tensor("weights", self.weights, shape=("d",), dtype=torch.float64, copy=True, detach=True)
+        object.__setattr__(self, "weights", weights)
         for name in ("value", "slope", "curvature"):
             if not callable(getattr(self, name)):
                 raise TypeError(f"{name}: got {type(getattr(self, name)).__name__}, need a function of an Interval")

@@ -22,7 +22,7 @@ from sobolev_lib.certificates import verdicts as vd
 from sobolev_lib.certificates.coordinates import Frame, lattice
 from sobolev_lib.enclosure.interval import Interval
 from sobolev_lib.network.surrogate import Surrogate
-from sobolev_lib.training.loss import Labelled, SobolevLoss, balance_by_covariance, check_labels
+from sobolev_lib.training.loss import Labelled, SobolevLoss, balance_by_covariance, check_labels, fitting
 
 __all__ = ["Repaired", "repair"]
 
@@ -103,13 +103,14 @@ def repair(
         >>> sl.is_non_negative(net, box).answer, fixed.proved
         ('no', True)
     """
-    box, direction = vd.check_all(net, box, direction)
+    box, _ = vd.check_all(net, box, None)
+    direction = _check.tensor("direction", direction, shape=(len(box),), dtype=torch.float64)
     samples, rounds = check_labels(samples, order, net.dtype), _check.count("rounds", rounds)
     for name, margin in margins.items():
         _check.choice("margins", name, ASKED)
         _check.positive(f"margins[{name!r}]", margin)
     net, weight = net.copy(), LIGHT
-    loss = balance_by_covariance(net, samples, order) if loss is None else loss
+    loss = balance_by_covariance(net, samples, order) if loss is None else fitting(loss, samples, order)
     before = loss.value_and_gradients(net, samples)[0]
     points, done = Frame(box, [net]).points(lattice(Frame(box, [net]))), 0
     while True:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sobolev_lib import _check
 from sobolev_lib.network.activations import ACTIVATIONS
-from sobolev_lib.network.surrogate import Surrogate
+from sobolev_lib.network.surrogate import DTYPES, Surrogate
 
 MOST_INPUTS = 32  # whose whole Hessian is written
 OUTPUTS = ("value", "gradient", "curvature")
@@ -57,7 +57,7 @@ def recipe(net: Surrogate, order: int, directions, more: Mapping[str, object] | 
         TypeError: Not a `Surrogate`.
         ValueError: A network that cannot be exported, directions of the wrong shape.
     """
-    _check.instance("net", net, Surrogate)
+    _check.choice("net.dtype", _check.instance("net", net, Surrogate).dtype, DTYPES)
     order, dim, known = _check.count("order", order, least=0, most=2), net.widths[0], FORMULAS.get(net.activation.name)
     if ACTIVATIONS.get(net.activation.name) != net.activation or known is None:
         raise ValueError(f"net: got activation '{net.activation.name}', need one of {', '.join(FORMULAS)}")

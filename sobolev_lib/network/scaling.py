@@ -103,6 +103,7 @@ def add_gradients(net: nn.Module, found: Pass, k: int, cotangents: Tensor, total
 def _scaled(net: nn.Module, x: Tensor, order: int, directions: Tensor | None) -> tuple[Tensor, Tensor | None]:
     if order == 2 and not net.activation.smooth:
         raise ValueError(f"activation: got '{net.activation.name}' at order 2, need one with a second derivative")
+    _check.tensor("x", x, shape=("n", len(net.input_scale)), finite=False)
     v = None if directions is None else _directions_first(directions / net.input_scale, len(x))
     return (x - net.input_shift) / net.input_scale, v
 

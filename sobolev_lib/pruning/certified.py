@@ -73,7 +73,7 @@ def cut_certified(
     allowed = {"value": _check.positive("tolerance", tolerance)}
     if gradient is not None:
         allowed["gradient"] = _check.positive("gradient", gradient)
-    generator = torch.Generator().manual_seed(_check.count("seed", seed, least=0))
+    generator = torch.Generator().manual_seed(_check.seed("seed", seed))
     u = torch.rand(POINTS, len(box), dtype=torch.float64, generator=generator)
     u[: POINTS // 4] = u[: POINTS // 4].round()  # corners, where extrapolation would start
     x = torch.lerp(box.lo, box.hi, u).to(net.dtype)

@@ -16,8 +16,8 @@ Stork (1992) for compensating what is removed.
 """
 
 from collections.abc import Sequence
-from numbers import Integral
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,15 +50,18 @@ def keep_most(scores: Scores | Sequence[Tensor], count: int | Sequence[int]) -> 
         [tensor([1, 2])]
     """
     scores = getattr(scores, "hidden", scores)
-    counts = [count] * len(scores) if isinstance(count, Integral) else list(count)
-    if len(counts) != len(scores):
-        raise ValueError(f"count: got {len(counts)} numbers, need one for each of {len(scores)} hidden layers")
-    kept = []
-    for layer, (score, number) in enumerate(zip(scores, counts, strict=True)):
-        score = _check.tensor(f"scores[{layer}]", score, shape=("m",))
-        number = _check.count(f"count[{layer}]", number, most=len(score))
-        kept.append(score.argsort(descending=True, stable=True)[:number].sort().values)
-    return kept
+    scores = [_check.tensor(f"scores[{layer}]", score, shape=("m",)) for layer, score in enumerate(scores)]
+    counts = counts_of(count, [len(score) for score in scores])
+    ranked = [score.argsort(descending=True, stable=True) for score in scores]
+    return [order[:number].sort().values for order, number in zip(ranked, counts, strict=True)]
+
+
+def counts_of(count: int | Sequence[int], widths: Sequence[int]) -> list[int]:
+    """Return how many nodes to keep in each layer of these widths, from one number for all or one per layer."""
+    counts = [count] * len(widths) if np.ndim(count) == 0 else list(count)
+    if len(counts) != len(widths):
+        raise ValueError(f"count: got {len(counts)} numbers, need one for each of {len(widths)} hidden layers")
+    return [_check.count(f"count[{i}]", k, most=m) for i, (k, m) in enumerate(zip(counts, widths, strict=True))]
 
 
 def midpoints(enclosure: Enclosure) -> list[Tensor]:
@@ -249,7 +252,7 @@ def remove_layers(net: Surrogate, layers: int | Sequence[int], x: Tensor) -> Sur
         ([1, 1, 1], True)
     """
     hidden = len(_check.instance("net", net, Surrogate).weights) - 1
-    layers = [layers] if isinstance(layers, Integral) else layers
+    layers = [layers] if np.ndim(layers) == 0 else layers
     layers = [_check.count(f"layers[{i}]", layer, least=0, most=hidden - 1) for i, layer in enumerate(layers)]
     if len(set(layers)) != len(layers):
         raise ValueError(f"layers: got {layers}, need each layer at most once")
@@ -294,11 +297,10 @@ def _checked_kept(kept: Sequence[Tensor], widths: Sequence[int]) -> list[Tensor]
 
 
 def _checked_index(name: str, index: Tensor, width: int) -> Tensor:
-    index = torch.as_tensor(index)
-    if index.ndim != 1 or not len(index) or index.is_floating_point() or index.is_complex():
-        raise ValueError(f"{name}: got shape {tuple(index.shape)}, need at least one integer index")
-    if index.dtype == torch.bool or index.min() < 0 or index.max() >= width or len(index.unique()) != len(index):
-        raise ValueError(f"{name}: got {index.tolist()}, need different indices from 0 to {width - 1}")
+    index = _check.indices(name, index)
+    apart = len(index) and index.dtype != torch.bool and len(index.unique()) == len(index)
+    if not apart or index.min() < 0 or index.max() >= width:
+        raise ValueError(f"{name}: got {index.tolist()}, need one or more different indices from 0 to {width - 1}")
     return index
 
 

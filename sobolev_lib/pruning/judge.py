@@ -26,6 +26,7 @@ of several predictors. Chapter 7.
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -215,13 +216,13 @@ def split(samples: Labelled, order: int | None, validation: Labelled | float) ->
         order = 0 if samples.gradient is None else 1 if samples.hvp is None else 2
     check_labels(samples, order)
     n = len(samples.x)
-    if isinstance(validation, int | float):
+    if isinstance(validation, Real):
         if not 0 < validation < 1:
             raise ValueError(f"validation: got {validation}, need samples, or a share between 0 and 1")
         start = n - int(validation * n)
         train, held = take(samples, slice(0, start), order), take(samples, slice(start, n), order)
     else:
-        check_labels(validation, order)
+        check_labels(validation, order, name="validation")
         train, held = take(samples, slice(0, n), order), take(validation, slice(0, len(validation.x)), order)
     if len(held.x) < 2 * BLOCKS:
         raise ValueError(f"validation: got {len(held.x)} held-out samples, need at least {2 * BLOCKS}")

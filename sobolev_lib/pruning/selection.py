@@ -23,7 +23,7 @@ from sobolev_lib import _check
 from sobolev_lib.enclosure.adjoints import Enclosure
 from sobolev_lib.enclosure.interval import mag
 from sobolev_lib.network.surrogate import Surrogate
-from sobolev_lib.pruning.cut import fold_by_regression, hidden_activations
+from sobolev_lib.pruning.cut import counts_of, fold_by_regression, hidden_activations
 from sobolev_lib.pruning.scores import samples_of
 
 __all__ = ["keep_predictive"]
@@ -68,10 +68,7 @@ def keep_predictive(
     """
     _check.instance("net", net, Surrogate)
     widths = net.widths[1:-1]
-    counts = [count] * len(widths) if isinstance(count, int) else list(count)
-    if len(counts) != len(widths):
-        raise ValueError(f"count: got {len(counts)} numbers, need one for each of {len(widths)} hidden layers")
-    counts = [_check.count(f"count[{i}]", k, most=m) for i, (k, m) in enumerate(zip(counts, widths, strict=True))]
+    counts = counts_of(count, widths)
     importance = [torch.ones(m, dtype=net.dtype) for m in net.widths[2:]] if enclosure is None else None
     if importance is None:
         adjoints = _check.instance("enclosure", enclosure, Enclosure).preactivation_adjoints

@@ -12,6 +12,7 @@ Source: Kichler, Afghan & Naumann (2024), section 3, for pruning until the error
 
 import itertools
 from collections.abc import Iterator
+from numbers import Real
 
 import torch
 from tqdm import tqdm
@@ -95,12 +96,12 @@ def shrink(
     frozen = [name for name, p in _check.instance("net", net, Surrogate).named_parameters() if not p.requires_grad]
     if frozen:
         raise ValueError(f"net: got {frozen[0]} with requires_grad=False, need all free: folding changes all")
-    enough, seed = _check.count("enough", enough), _check.count("seed", seed, least=0)
+    enough, seed = _check.count("enough", enough), _check.seed("seed", seed)
     train, held, order = split(samples, order, validation)
     start = _narrow(net, train, order)
     loss = learn(start, train, order, seed)
     judge = Judge(loss, held, len(train.x))
-    unseen = not isinstance(validation, int | float)  # else the network may have learned from what is held out
+    unseen = not isinstance(validation, Real)  # else the network may have learned from what is held out
     actions, nets = (["as it came"], [net.copy()]) if unseen else ([], [])
     for action, candidate in tqdm(_descend(start, train, loss, judge, enough), "shrink", leave=False, delay=1):
         actions.append(action)

@@ -85,7 +85,7 @@ class BasketCase:
     def test_inputs(self, count: int = 4096, seed: int = 0) -> Tensor:
         """Test inputs (count, d), each spot uniform in 1 - a / 2 to 1 + a / 2 with a = 1 + sqrt((d - 1) / 12) / 2."""
         _check.count("count", count)
-        generator = torch.Generator().manual_seed(_check.count("seed", seed, least=0, most=2**63 - 1))
+        generator = torch.Generator().manual_seed(_check.seed("seed", seed))
         width = 1 + 0.5 * math.sqrt((self.dim - 1) / 12)
         uniform = torch.rand(count, self.dim, dtype=torch.float64, generator=generator)
         return 1 + width * (uniform - 0.5)
@@ -142,7 +142,7 @@ def basket_case(
     _check.count("dim", dim)
     _check.number("strike", strike)
     _check.positive("volatility", volatility)
-    generator = torch.Generator().manual_seed(_check.count("seed", seed, least=0, most=2**63 - 1))
+    generator = torch.Generator().manual_seed(_check.seed("seed", seed))
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(*shape, dtype=torch.float64, generator=generator)

@@ -196,8 +196,8 @@ def heston(
     given |= {"mean_reversion": mean_reversion, "long_variance": long_variance, "vol_of_variance": vol_of_variance}
     given |= {"spot_variance_correlation": spot_variance_correlation}
     positive = ["spot", "strike", "maturity", "mean_reversion", "vol_of_variance"]
-    checked = _arguments(kind, given, positive, ["variance", "long_variance"])
-    spot, strike, variance, maturity, rate, kappa, theta, xi, rho = checked
+    checked = _arguments(kind, given, positive, ["variance", "long_variance"])  # no graph goes through all of them
+    spot, strike, variance, maturity, rate, kappa, theta, xi, rho = (t.detach() for t in checked)
     if not (rho.abs() < 1).all():
         worst = float(rho.flatten()[rho.abs().argmax()])
         raise ValueError(f"spot_variance_correlation: got {worst}, need a number between -1 and 1, exclusive")

@@ -315,8 +315,9 @@ def _check_payoff(payoff, order: int, estimator: str) -> int:
     _check.function("payoff", payoff, "a payoff such as Call(strike=1.0), or a function of final states")
     allowed = getattr(payoff, "smooth_order", 2)
     if estimator == "pathwise" and order > allowed:
+        kind = f"{payoff.kind} without smoothing" if isinstance(payoff, Payoff) else type(payoff).__name__
         raise ValueError(
-            f"order: got {order} for a {payoff.kind} without smoothing, whose pathwise derivatives are unbiased up to "
+            f"order: got {order} for a {kind}, whose pathwise derivatives are unbiased up to "
             f"order {allowed} only; need a smoothing, or estimator='likelihood_ratio'"
         )
     return _check.count("payoff.dates", getattr(payoff, "dates", 1))

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -103,11 +102,7 @@ class Samples:
         >>> len(samples[1:]), samples[samples.x[:, 0] < 2.5].value.tolist(), samples[[2, 0]].value.tolist()
         (2, [1.0, 4.0], [9.0, 1.0])
         """
-        if not isinstance(rows, slice):
-            array = rows.detach().numpy() if isinstance(rows, Tensor) else np.array(rows)
-            if array.ndim != 1 or array.dtype.kind not in "iub":
-                raise TypeError(f"rows: got shape {array.shape} of {array.dtype}, need a slice, indices or a mask")
-            rows = torch.from_numpy(array if array.dtype == bool else array.astype(np.int64))
+        rows = rows if isinstance(rows, slice) else _check.indices("rows", rows)
         shared = {"directions"} if self.directions is not None and self.directions.ndim == 2 else set()
         picked = {name: tensor if name in shared else tensor[rows] for name, tensor in self._tensors().items()}
         return Samples.of(**picked, source=self.source)

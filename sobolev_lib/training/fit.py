@@ -29,6 +29,7 @@ from sobolev_lib.training.loss import (
     balance_by_covariance,
     balance_by_moments,
     check_labels,
+    fitting,
     heavy_rows,
     take,
     targets,
@@ -120,7 +121,7 @@ def fit(
     known, validation = _data(net, fresh(0) if fresh else samples, validation, order)
     settings = settings.with_finish(0 if fresh else 40 if net.parameter_count <= SMALL else 0, fresh is not None)
     scaled = net.copy().set_scaling(known.x, known.value) if net.is_new else net
-    loss = balance_by_moments(known, order) if isinstance(balance, str) else settings.given(known)
+    loss = balance_by_moments(known, order) if isinstance(balance, str) else fitting(balance, known, order, "balance")
     state = State(net, loss, digest(*scaled.state_dict().values()))
     if checkpoint is not None:
         run = settings.described() | {
@@ -208,6 +209,7 @@ def _far(net: Surrogate, known: Labelled, loss: SobolevLoss) -> str:
     list(levenberg_marquardt(best, part, loss, steps=9, prior=math.inf, damping=1e-9))  # one step solves it
     ours, affine = (loss.residuals(other, part).square().sum(1) for other in (net, best))
     excess, size = ours - affine, (targets(part, loss.order) @ loss.matrix.T).square().sum(1)
+    size = size + (loss.matrix[0, 0] * best.output_scale) ** 2  # where all labels are 0, what is small?
     if not excess.mean() > 3 * excess.std() / len(excess) ** 0.5 + 1e-9 * size.mean():
         return ""
     return (
@@ -235,6 +237,7 @@ class _Settings:
             "batch": _check.count("batch", self.batch),
             "learning_rate": _check.positive("learning_rate", self.learning_rate),
             "seed": _check.seed("seed", self.seed),
+            "prior": _check.positive("prior", self.prior, or_infinite=True),
         }
         vars(self).update(checked)
         if not isinstance(self.balance, SobolevLoss):
@@ -249,16 +252,6 @@ class _Settings:
     def switch(self) -> int | None:
         """The Adam step before which the balance by covariance is measured, if there is one."""
         return self.steps // 2 if self.by_covariance and not self.finish else None
-
-    def given(self, known: Labelled) -> SobolevLoss:
-        """Return the loss that was given as the balance, in the network's precision, if it fits the labels."""
-        q, (order, matrix) = targets(known, self.order).shape[1], (self.balance.order, self.balance.matrix)
-        if order != self.order or matrix.shape != (q, q):
-            raise ValueError(
-                f"balance: got a SobolevLoss of order {order} with a matrix {tuple(matrix.shape)}, need order "
-                f"{self.order} and ({q}, {q})"
-            )
-        return SobolevLoss(order, _check.tensor("balance.matrix", matrix, dtype=known.x.dtype, detach=True))
 
     def with_finish(self, default: int, fresh: bool) -> "_Settings":
         """Return the settings with the number of steps of the finish; fresh samples allow none."""

@@ -152,8 +152,7 @@ def levenberg_marquardt(
     """
     steps = _check.count("steps", steps)
     state = damping if isinstance(damping, Damping) else Damping(_check.positive("damping", damping))
-    if not prior > 0:
-        raise ValueError(f"prior: got {prior}, need a number > 0")
+    prior = _check.positive("prior", prior, or_infinite=True)
     tolerance = 0.01 / len(samples.x) if tolerance is None else tolerance
     while not state.ended and state.tries < steps:
         trial = _accepted(net, samples, loss, steps, prior, state, tolerance)

@@ -194,6 +194,11 @@ class SobolevLoss:
     order: int
     matrix: Tensor
 
+    def __post_init__(self):
+        order = _check.count("order", self.order, least=0, most=2)
+        matrix = _check.tensor("matrix", self.matrix, shape=("q", "q"), copy=True, detach=True)
+        vars(self).update(order=order, matrix=_check.tensor("matrix", matrix, shape=(len(matrix), len(matrix))))
+
     def residuals(self, net: Surrogate, samples: Labelled) -> Tensor:
         """Return the balanced residuals :math:`M (o - t)`, (n, q)."""
         directions = samples.directions if self.order == 2 else None
@@ -220,6 +225,22 @@ class SobolevLoss:
             value += residuals.square().sum().item()
             add_gradients(net, found, k, residuals @ self.matrix * (2 / n), totals)
         return value / n, totals
+
+
+def fitting(loss: SobolevLoss, samples: Labelled, order: int, name: str = "loss") -> SobolevLoss:
+    """Return a given loss in the precision of the samples.
+
+    Raises:
+        TypeError: Not a ``SobolevLoss``.
+        ValueError: One of another order, or for another number of labels; names the argument.
+    """
+    shape, q = _check.instance(name, loss, SobolevLoss).matrix.shape, targets(samples, order).shape[1]
+    if loss.order != order or len(loss.matrix) != q:
+        raise ValueError(
+            f"{name}: got a SobolevLoss of order {loss.order} with a matrix {tuple(shape)}, need order {order} and "
+            f"({q}, {q})"
+        )
+    return SobolevLoss(order, loss.matrix.to(samples.x.dtype))
 
 
 @_check.ordinary_mode()

@@ -30,7 +30,7 @@ from sobolev_lib import _check
 from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.training.errors import QUANTITIES, Errors
 from sobolev_lib.training.gauss_newton import jacobian
-from sobolev_lib.training.loss import Labelled, SobolevLoss, check_labels, chunks, take, targets
+from sobolev_lib.training.loss import Labelled, SobolevLoss, check_labels, chunks, fitting, take, targets
 
 __all__ = ["Bars", "LackOfFit", "Uncertainty", "lack_of_fit", "noise_floor", "uncertainty"]
 
@@ -185,7 +185,9 @@ def uncertainty(
         0.05
     """
     sets = list(samples) if isinstance(samples, Sequence) else [samples]
-    sets = [check_labels(part, loss.order, net.dtype) for part in sets]
+    order = _check.instance("loss", loss, SobolevLoss).order
+    sets = [check_labels(part, order, net.dtype) for part in sets]
+    loss, prior = fitting(loss, sets[0], order), _check.positive("prior", prior, or_infinite=True)
     if net.parameter_count > MOST_PARAMETERS:
         raise ValueError(f"net: got {net.parameter_count} parameters, need at most {MOST_PARAMETERS}")
     if isinstance(samples, Sequence):

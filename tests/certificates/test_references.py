@@ -53,3 +53,10 @@ def test_a_price_holds_the_truth_to_forty_digits():
 def test_bad_input_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_reference_keeps_its_own_weights():
+    weights = torch.tensor([0.5, 0.5], dtype=torch.float64)
+    price = bachelier_reference(weights, strike=1.0, volatility=0.2, maturity=1.0)
+    weights.fill_(9.0)
+    assert price.weights.tolist() == [0.5, 0.5]

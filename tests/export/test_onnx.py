@@ -215,3 +215,8 @@ def test_what_cannot_be_exported_leaves_no_file(tmp_path):
     with pytest.raises(OSError, match="folder"):
         sl.export_onnx(network(), tmp_path / "folder")
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_half_precision_is_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match=r"net\.dtype: got torch\.float16"):
+        sl.export_onnx(sl.Surrogate([1, 2, 1]).half(), tmp_path / "half.onnx")

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -143,3 +144,13 @@ def test_wrong_arguments_are_refused():
     other, _ = random_net((2, 4, 1))
     with pytest.raises(ValueError, match=r"enclosure: got layers of \[4\] nodes, need \[6, 5\]"):
         keep_predictive(net, x, 2, enclosure=enclosure_of(other, x))
+
+
+def test_counts_and_indices_may_be_numpys_and_read_only():
+    net, x = oracles.random_net((2, 4, 3, 1))
+    index = np.array([0, 2])
+    index.flags.writeable = False
+    assert cut(net, [index, index], x=x).widths == [2, 2, 2, 1]  # a warning is an error here
+    for two in (np.int64(2), torch.tensor(2), np.array([2, 2])):
+        assert [len(kept) for kept in keep_predictive(net, x, two)] == [2, 2]
+        assert [len(kept) for kept in keep_most([torch.rand(4), torch.rand(3)], two)] == [2, 2]

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -197,3 +198,13 @@ def _refused(judge, other, net):
 
     gap = squares(net, other.loss, other.held) - squares(net, judge.loss, judge.held)
     return bool(gap.mean() > STRICT * gap.std() / len(gap) ** 0.5)
+
+
+def test_a_share_may_be_of_any_kind_and_bad_held_out_labels_are_named():
+    x = torch.linspace(-1, 1, 300, dtype=torch.float64).reshape(-1, 1)
+    samples = SimpleNamespace(x=x, value=x[:, 0] ** 2, gradient=None, hvp=None, directions=None)
+    net = sl.Surrogate([1, 2, 1], gain=1.0)
+    assert sl.shrink(net, samples, validation=np.float32(0.25), enough=4, seed=2**62)[0].widths[0] == 1
+    bad = SimpleNamespace(x=x, value=x[:, 0] * torch.nan, gradient=None, hvp=None, directions=None)
+    with pytest.raises(ValueError, match=r"^validation\.value: got 300 non-finite"):
+        sl.shrink(net, samples, validation=bad)

@@ -8,7 +8,7 @@ import torch
 
 from sobolev_lib.simulation.case_study import basket_case
 from sobolev_lib.simulation.labels import label
-from sobolev_lib.simulation.models import Bachelier
+from sobolev_lib.simulation.models import Bachelier, Heston
 from sobolev_lib.simulation.noise import gaussian, sobol
 from sobolev_lib.simulation.payoffs import Blend, Call, Digital, LastStep, Sigmoid, Softplus
 from sobolev_lib.simulation.samples import Samples, concatenate
@@ -451,3 +451,25 @@ def test_wrong_directions_are_refused(directions, match):
     payoff = Call(strike=1.0, weights=[0.5, 0.5], smoothing=Sigmoid(width=0.1))
     with pytest.raises(ValueError, match=match):
         label(MODEL, payoff, X, horizon=1.0, noise=NOISE, order=2, directions=directions)
+
+
+def test_an_own_payoff_that_says_it_jumps_is_refused_by_its_name():
+    class Jump:
+        smooth_order = 0
+
+        def __call__(self, states):
+            return (states[:, 0] > 1).double()
+
+    with pytest.raises(ValueError, match=r"^order: got 1 for a Jump, whose pathwise derivatives are unbiased up to"):
+        label(Bachelier(volatility=0.2), Jump(), [[1.0]], horizon=1.0, noise=gaussian(seed=0), order=1)
+
+
+@pytest.mark.parametrize("name", ["correlation", "factor", "weights", "dates", "dim"])
+def test_what_cannot_vary_is_refused_by_its_name(name):
+    model, payoff = Bachelier(volatility=[0.1, 0.2]), Call(strike=1.0, weights=[0.5, 0.5])
+    with pytest.raises(ValueError, match=rf"^varying: got '{name}', "):
+        label(model, payoff, torch.ones(3, 2 + (name == "dates")), horizon=1.0, noise=gaussian(), varying=[name])
+    terms = dict(mean_reversion=1.0, long_variance=0.04, vol_of_variance=0.2)
+    model, x = Heston(**terms, spot_variance_correlation=-0.5), [[1.0, 0.04, -0.5]]
+    with pytest.raises(ValueError, match=r"^varying: got 'spot_variance_correlation', which drift.* do not read"):
+        label(model, Call(strike=1.0), x, horizon=1.0, noise=gaussian(), steps=2, varying=["spot_variance_correlation"])

@@ -496,3 +496,19 @@ def test_a_row_that_decides_the_fit_is_named_and_its_tail_can_be_clipped():
     )
     with pytest.raises(ValueError, match=r"share: got 1.5, need a number between 0 and 1"):
         clip_tails(samples, 1, share=1.5)
+
+
+def test_labels_that_are_all_zero_are_learned_without_a_warning():
+    x = wave().x
+    samples = SimpleNamespace(x=x, value=torch.zeros(256).double(), gradient=torch.zeros(256, 2).double(), hvp=None)
+    net = fresh_net()
+    assert fit(net, samples, order=1, steps=200).far == ""
+    assert net(x).abs().max() < 1e-4
+
+
+def test_a_prior_below_zero_is_refused_before_any_work():
+    net = fresh_net()
+    before = weights_of(net)
+    with pytest.raises(ValueError, match="prior: got -1, need a number > 0"):
+        fit(net, wave(), order=1, steps=3, finish=0, prior=-1)
+    assert torch.equal(weights_of(net), before)

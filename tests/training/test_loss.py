@@ -230,3 +230,20 @@ def test_the_gradient_in_blocks_is_that_of_automatic_differentiation(order, shar
     parameters = [p for layer in zip(net.weights, net.biases, strict=True) for p in layer]
     for ours, parameter in zip(gradients, parameters, strict=True):
         torch.testing.assert_close(ours, parameter.grad, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("matrix", [torch.eye(2)[:1], torch.eye(2) * torch.nan, None])
+def test_a_matrix_that_is_no_balance_is_refused_and_a_good_one_is_copied(matrix):
+    with pytest.raises((TypeError, ValueError), match=r"^matrix: got"):
+        SobolevLoss(order=1, matrix=matrix)
+    given = torch.eye(2)
+    loss = SobolevLoss(order=1, matrix=given)
+    given.fill_(9.0)
+    assert torch.equal(loss.matrix, torch.eye(2))
+
+
+def test_a_loss_does_not_stretch_samples_to_the_inputs_of_another_network():
+    x = torch.zeros(3, 1, dtype=torch.float64)
+    samples = SimpleNamespace(x=x, value=x[:, 0], gradient=None, hvp=None, directions=None)
+    with pytest.raises(ValueError, match=r"^x: got shape \(3, 1\), need \(n, 2\)"):
+        SobolevLoss(order=0, matrix=torch.eye(1).double())(Surrogate([2, 3, 1]), samples)

@@ -129,3 +129,22 @@ def test_refusals():
         found.labels_for(x)
     with pytest.raises(ValueError, match="level: got 1"):
         found.factor(1)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            {"loss": sl.SobolevLoss(order=0, matrix=torch.eye(2))},
+            r"^loss: got a SobolevLoss of order 0 with a matrix \(2, 2\)",
+        ),
+        ({"prior": -1.0}, r"^prior: got -1.0, need a number > 0"),
+        ({"prior": float("nan")}, r"^prior: got nan, need a number > 0"),
+    ],
+)
+def test_a_loss_of_other_labels_and_a_prior_that_is_none_are_refused(change, message):
+    x = torch.linspace(-1, 1, 9, dtype=torch.float64).reshape(-1, 1)
+    samples = sl.Samples(x=x, value=x[:, 0])
+    given = {"loss": sl.SobolevLoss(order=0, matrix=torch.eye(1)), "prior": 2.0} | change
+    with pytest.raises(ValueError, match=message):
+        sl.uncertainty(sl.Surrogate([1, 1]), samples, given["loss"], prior=given["prior"])
