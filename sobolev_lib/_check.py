@@ -34,7 +34,7 @@ def tensor(
     detach: bool = False,
     least: int = 0,
 ) -> Tensor:
-    """Return `value` as a floating-point tensor of the given shape; letters in `shape` stand for any size.
+    """Return `value` as a floating-point tensor of the given shape; a letter in `shape` stands for any size.
 
     Only a floating-point tensor keeps its dtype if `dtype` is not given; all else becomes float64. With `copy` the
     result shares no memory with `value`; NumPy arrays never do. `least` is the smallest size of the first dimension.
@@ -74,7 +74,8 @@ def _from_numpy(name: str, value) -> Tensor:
 def _fits(given: torch.Size, needed: Shape) -> bool:
     if len(given) != len(needed):
         return False
-    return all(isinstance(want, str) or have == want for have, want in zip(given, needed, strict=True))
+    sizes: dict[str, int] = {}
+    return all(h == (sizes.setdefault(w, h) if isinstance(w, str) else w) for h, w in zip(given, needed, strict=True))
 
 
 def indices(name: str, value) -> Tensor:

@@ -303,7 +303,8 @@ def main() -> int:
             found = caught(mutant, copy)
             survivors += not found
             seconds = time.monotonic() - start
-            print(f"{'caught' if found else 'SURVIVED':9}{seconds:5.0f} s  {mutant.module}: {mutant.new}", flush=True)
+            shown = f"{mutant.module}: {' '.join(mutant.new.split())}"
+            print(f"{'caught' if found else 'SURVIVED':9}{seconds:5.0f} s  {shown}", flush=True)
     print(f"{len(chosen) - survivors} of {len(chosen)} caught")
     return survivors
 

@@ -133,9 +133,7 @@ def enclose(
     net = _check.instance("net", net, Surrogate)
     box = _checked_box(box, net.widths[0])
     if directions is not None:
-        directions = _check.tensor(
-            "directions", directions, shape=("k", net.widths[0]), dtype=torch.float64, least=1
-        )
+        directions = _check.tensor("directions", directions, shape=("k", net.widths[0]), dtype=torch.float64, least=1)
     elif order == 2:
         directions = torch.eye(net.widths[0], dtype=torch.float64)
     if degree is not None:

@@ -70,6 +70,7 @@ class Surrogate(nn.Module):
         (40, torch.Size([5]))
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         widths: Sequence[int],
@@ -180,7 +181,7 @@ class Surrogate(nn.Module):
 
     def copy(self) -> "Surrogate":
         """Return an independent copy."""
-        return copy.deepcopy(self, {id(self.activation): self.activation})
+        return torch.inference_mode(False)(copy.deepcopy)(self, {id(self.activation): self.activation})
 
     @classmethod
     def from_layers(

@@ -195,9 +195,8 @@ class SobolevLoss:
     matrix: Tensor
 
     def __post_init__(self):
-        order = _check.count("order", self.order, least=0, most=2)
         matrix = _check.tensor("matrix", self.matrix, shape=("q", "q"), copy=True, detach=True)
-        vars(self).update(order=order, matrix=_check.tensor("matrix", matrix, shape=(len(matrix), len(matrix))))
+        vars(self).update(order=_check.count("order", self.order, least=0, most=2), matrix=matrix)
 
     def residuals(self, net: Surrogate, samples: Labelled) -> Tensor:
         """Return the balanced residuals :math:`M (o - t)`, (n, q)."""
@@ -234,12 +233,9 @@ def fitting(loss: SobolevLoss, samples: Labelled, order: int, name: str = "loss"
         TypeError: Not a ``SobolevLoss``.
         ValueError: One of another order, or for another number of labels; names the argument.
     """
-    shape, q = _check.instance(name, loss, SobolevLoss).matrix.shape, targets(samples, order).shape[1]
-    if loss.order != order or len(loss.matrix) != q:
-        raise ValueError(
-            f"{name}: got a SobolevLoss of order {loss.order} with a matrix {tuple(shape)}, need order {order} and "
-            f"({q}, {q})"
-        )
+    p, q = len(_check.instance(name, loss, SobolevLoss).matrix), targets(samples, order).shape[1]
+    if (loss.order, p) != (order, q):
+        raise ValueError(f"{name}: got order {loss.order} and a matrix ({p}, {p}), need order {order} and ({q}, {q})")
     return SobolevLoss(order, loss.matrix.to(samples.x.dtype))
 
 

@@ -208,3 +208,13 @@ def test_a_share_may_be_of_any_kind_and_bad_held_out_labels_are_named():
     bad = SimpleNamespace(x=x, value=x[:, 0] * torch.nan, gradient=None, hvp=None, directions=None)
     with pytest.raises(ValueError, match=r"^validation\.value: got 300 non-finite"):
         sl.shrink(net, samples, validation=bad)
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_shrinking_does_not_depend_on_autograds_mode(mode):
+    x = torch.linspace(-1, 1, 300, dtype=torch.float64).reshape(-1, 1)
+    samples = sl.Samples(x=x, value=x[:, 0].sin())
+    expected = sl.shrink(sl.Surrogate([1, 2, 1], gain=1.0), samples)[0]
+    with mode():
+        small = sl.shrink(sl.Surrogate([1, 2, 1], gain=1.0), samples)[0]
+    assert small.widths == expected.widths and torch.equal(small(x), expected(x))

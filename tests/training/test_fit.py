@@ -1,5 +1,6 @@
 """The training loop: its schedule, its first step by hand, repeatability, early stopping, refusals."""
 
+import copy
 import itertools
 from types import SimpleNamespace
 
@@ -390,8 +391,10 @@ def test_labels_of_any_kind_and_mode_train_alike():
             inside = SimpleNamespace(**{k: v.clone() for k, v in vars(samples).items()})
             fit(net, inside, order=1, steps=60, finish=5)
         assert torch.equal(weights_of(net), expected)
-    with torch.inference_mode(), pytest.raises(ValueError, match="net: got one that was made in inference mode"):
-        fit(fresh_net(), samples, order=1)
+    with torch.inference_mode():
+        assert torch.equal(weights_of(trained_net()), expected)  # networks are made as outside of it
+        with pytest.raises(ValueError, match="net: got one that was made in inference mode"):
+            fit(copy.deepcopy(fresh_net()), samples, order=1)
     single = SimpleNamespace(**{k: v.float() for k, v in vars(samples).items()})
     fit(fresh_net(), single, order=1, steps=3, finish=2)
     fit(fresh_net().float(), samples, order=1, steps=3, finish=0)
@@ -413,7 +416,7 @@ def test_a_loss_of_another_order_is_refused():
     loss = balance_by_moments(wave(), 0)
     for steps in (0, 5):
         with pytest.raises(
-            ValueError, match=r"balance: got a SobolevLoss of order 0 with a matrix \(1, 1\), need order 1"
+            ValueError, match=r"balance: got order 0 and a matrix \(1, 1\), need order 1"
         ):
             fit(fresh_net(), wave(), order=1, steps=steps, balance=loss)
 

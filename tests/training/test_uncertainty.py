@@ -136,7 +136,7 @@ def test_refusals():
     [
         (
             {"loss": sl.SobolevLoss(order=0, matrix=torch.eye(2))},
-            r"^loss: got a SobolevLoss of order 0 with a matrix \(2, 2\)",
+            r"^loss: got order 0 and a matrix \(2, 2\), need order 0 and \(1, 1\)",
         ),
         ({"prior": -1.0}, r"^prior: got -1.0, need a number > 0"),
         ({"prior": float("nan")}, r"^prior: got nan, need a number > 0"),
