@@ -10,7 +10,7 @@ stored in `results/references.json` with its standard errors:
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class Problem:
         name: A short name.
         model: The stochastic model.
         payoff: What is averaged.
-        inputs: The law of the inputs: count and seed to (count, d).
+        inputs: The law of the inputs: count and seed, or a noise in its place, to (count, d).
         direction: The direction (d,) of the curvature u'Hu that is measured.
         exact: Value as a function of x that autograd can differentiate, or "heston", or None: stored Monte Carlo.
         horizon: Time to the payoff.
@@ -47,7 +47,7 @@ class Problem:
     name: str
     model: object
     payoff: Callable
-    inputs: Callable[[int, int], Tensor]
+    inputs: Callable[[int, object], Tensor]
     direction: Tensor
     exact: Callable[[Tensor], Tensor] | None
     horizon: float = 1.0
@@ -64,6 +64,13 @@ class Problem:
     def draw(self, count: int, seed: int, order: int = 1) -> sl.Samples:
         """Return labels of single antithetic pairs of pseudo-random paths at inputs from their law."""
         return self.label(self.inputs(count, seed), sl.gaussian(seed=seed), order=order)
+
+    def draw_sobol(self, count: int, seed: int, order: int = 1) -> sl.Samples:
+        """Return the same with inputs and paths from one scrambled Sobol' sequence."""
+        noise = sl.sobol(seed=seed)
+        x = self.inputs(count, noise)
+        first = 0 if self.name.startswith("case study") else self.dim  # its inputs take the columns behind the path's
+        return self.label(x, replace(noise, skip=noise.skip + first), order=order)
 
     def label(self, x: Tensor, noise, **options) -> sl.Samples:
         """Return labels of the given inputs."""
@@ -102,10 +109,12 @@ def vector(*numbers: float) -> Tensor:
     return torch.tensor(numbers, dtype=torch.float64)
 
 
-def box(low: Tensor, high: Tensor) -> Callable[[int, int], Tensor]:
+def box(low: Tensor, high: Tensor) -> Callable[[int, object], Tensor]:
     """Return the law of inputs that are uniform in a box."""
 
-    def inputs(count: int, seed: int) -> Tensor:
+    def inputs(count: int, seed) -> Tensor:
+        if callable(seed):  # a noise: its first d columns
+            return low + (high - low) * cdf(seed(0, count, len(low)))
         generator = torch.Generator().manual_seed(seed)
         return low + (high - low) * torch.rand(count, len(low), dtype=torch.float64, generator=generator)
 
@@ -162,8 +171,10 @@ def case_study() -> Problem:
     """Return the case study itself: its law of inputs, its smoothing, its test points."""
     case = sl.basket_case(smoothing=sl.Blend(width=0.02))
 
-    def inputs(count: int, seed: int) -> Tensor:
-        return case.test_inputs(count) if seed == TEST_SEED else case.inputs(count, sl.gaussian(seed=seed))
+    def inputs(count: int, seed) -> Tensor:
+        if seed == TEST_SEED:
+            return case.test_inputs(count)
+        return case.inputs(count, seed if callable(seed) else sl.gaussian(seed=seed))
 
     exact = differentiated(lambda x: mean_ramp(x @ case.weights - case.strike, case.volatility))
     ones = torch.ones(7, dtype=torch.float64)
