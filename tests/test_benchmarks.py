@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import sobolev_lib as sl
-from benchmarks import case_study, problems, suite
+from benchmarks import case_study, coverage, design, dimensions, problems, suite
 from sobolev_lib.simulation.case_study import PUBLISHED_WEIGHTS
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -172,3 +172,43 @@ def test_several_answers_are_learned_about_as_well_by_one_network_as_by_one_for_
         assert len(runs) == 3 and ((0.5 < each / together) & (each / together < 2)).all()
         assert (each > together).tolist() == [True, False, False]
     assert all(abs(run[ways[0]]["parameters"] / run[ways[1]]["parameters"] - 1) < 0.1 for run in runs)
+
+
+def test_the_stored_error_bars_are_those_of_all_problems_and_hold_where_the_network_fits():
+    rows = json.loads((RESULTS / "coverage.json").read_text(encoding="utf-8"))["rows"]
+    names = {make().name for make in problems.PROBLEMS}
+    assert {(row["problem"], row["noise"]) for row in rows} == {(n, kind) for n in names for kind in coverage.KINDS}
+    for row in rows:
+        assert row["seeds"] == 20 and row.get("cost", 1) <= 2
+        if max(row["bias"].values()) < 0.5:
+            assert all(row["coverage"][name] > 0.895 for name in problems.QUANTITIES), row
+
+
+def test_the_stored_choice_of_inputs_has_four_problems_and_five_seeds():
+    rows = json.loads((RESULTS / "design.json").read_text(encoding="utf-8"))["rows"]
+    assert len(rows) == 4 and all(len(row["errors"][kind]) == 5 for row in rows for kind in design.KINDS)
+
+
+def test_the_stored_dimensions_have_all_parts():
+    made = json.loads((RESULTS / "dimensions.json").read_text(encoding="utf-8"))
+    assert set(dimensions.PARTS) <= set(made) and len(made["suite"]) == 9
+    assert {row["inputs"] for row in made["growth"]} == {7, 20, 50, 100}
+
+
+def test_a_network_fitted_in_components_is_the_same_function_of_all_inputs():
+    problem = dimensions.basket(5)
+    samples = problem.draw(512, 1)
+    net = dimensions.in_components(samples, 0)
+    axes = sl.directions.principal(samples.gradient, share=1 - 1e-9)
+    assert len(axes) == 1
+    across = torch.linalg.qr(torch.cat([axes.T, torch.eye(5).double()], 1))[0][:, 1:5]
+    value, gradient = net.taylor(samples.x, order=1)
+    assert (gradient @ across).abs().max() < 1e-12  # nothing moves it across the gradients
+    assert ((value - samples.value).square().mean() < 1.5 * (samples.value - problem.exact(samples.x, None)[0]).var())
+
+
+def test_own_covariances_where_all_are_alike_change_little():
+    problem = dimensions.basket(2)
+    samples, net = problem.draw(2**11, 1), dimensions.started(problem, 2**11)
+    after = dimensions.locally_weighted(net, samples, 1)
+    assert all(dimensions.errors(problem, after)[name] < 0.1 for name in ("value", "gradient"))

@@ -155,7 +155,7 @@ def uncertainty(
     r"""Return the statistical error of a network that was fitted by least squares to noisy labels.
 
     Args:
-        net: The network, of at most 2,000 parameters.
+        net: The network, of at most 2,000 parameters: the covariance has the square of that, and its inverse the cube.
         samples: The labels that it was fitted to, their noise independent from sample to sample; or a sequence of sets
             of equal size, eight or more, independent of each other (Sobol' points and paths of different seeds),
             whose union it was fitted to.
@@ -189,7 +189,7 @@ def uncertainty(
     sets = [check_labels(part, order, net.dtype) for part in sets]
     loss, prior = fitting(loss, sets[0], order), _check.positive("prior", prior, or_infinite=True)
     if net.parameter_count > MOST_PARAMETERS:
-        raise ValueError(f"net: got {net.parameter_count} parameters, need at most {MOST_PARAMETERS}")
+        raise ValueError(f"net: got {net.parameter_count} parameters, need at most {MOST_PARAMETERS}: shrink it first")
     if isinstance(samples, Sequence):
         sizes = sorted({len(part.x) for part in sets})
         if len(sets) < 8 or len(sizes) > 1:

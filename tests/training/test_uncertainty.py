@@ -118,7 +118,7 @@ def test_refusals():
     samples, net = sl.Samples(x, torch.arange(100).double()), sl.Surrogate([1, 1])
     with pytest.raises(ValueError, match="samples: got no gradient labels"):
         sl.uncertainty(net, samples, sl.SobolevLoss(1, torch.eye(2).double()))
-    with pytest.raises(ValueError, match="net: got 2050 parameters, need at most 2000"):
+    with pytest.raises(ValueError, match="net: got 2050 parameters, need at most 2000: shrink it first"):
         sl.uncertainty(sl.Surrogate([1, 683, 1]).set_scaling(x + torch.rand(100, 1), samples.value), samples, UNIT)
     with pytest.raises(ValueError, match=r"samples: got 2 sets of \[100\] rows, need 8 or more of equal size"):
         sl.uncertainty(net, [samples, samples], UNIT)
