@@ -1,17 +1,20 @@
 """Proved errors: against dense sampling, known errors, and formulas that are wrong."""
 
+import itertools
 import math
+from fractions import Fraction
 
 import pytest
 import torch
 
-from sobolev_lib.certificates.coordinates import Difference
+from sobolev_lib.certificates.coordinates import Difference, Frame, _reduced
 from sobolev_lib.certificates.error_bound import error_bound
 from sobolev_lib.certificates.references import Reference, bachelier_reference, black_scholes_reference
 from sobolev_lib.certificates.verdicts import bounds
 from sobolev_lib.enclosure.interval import Interval, ball, point, sqr
 from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.simulation.closed_form import bachelier, black_scholes
+from tests.oracles import random_net
 
 F64 = torch.float64
 TERMS = {"strike": 1.0, "volatility": 0.3, "maturity": 1.0}
@@ -204,3 +207,28 @@ def test_a_million_points_stay_inside(widths):
 def test_bad_input_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call(thin(2, 0), Interval([0.0, 0.0], [1.0, 1.0]))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_slack_covers_what_the_coordinates_lose_by_rounding(seed):
+    """In exact arithmetic, at corners: pre-activations are M zeta + z up to the slack, and not without it."""
+    net, x = random_net((4, 3, 1), seed=seed)
+    box = Interval(x[0] - 0.3, x[0] + 0.7)
+    frame = Frame(box, [net])
+    view = _reduced(net, frame, None, False, False).view
+    exact = lambda t: [[Fraction(v) for v in row] for row in t.detach().double().tolist()]  # noqa: E731
+    rows, matrix, basis = exact(net.weights[0]), exact(view.matrix), exact(frame.basis)
+    center, radius, shift, scale, bias, middle, slack = (
+        exact(t[None])[0]
+        for t in (frame.center, frame.radius, net.input_shift, net.input_scale, net.biases[0], view.middle, view.slack)
+    )
+    worst = 0
+    for signs in itertools.product([-1, 1], repeat=4):
+        zeta = [sum(basis[j][i] * e for j, e in enumerate(signs)) for i in range(len(basis[0]))]
+        u = [(c + r * e - m) / s for c, r, e, m, s in zip(center, radius, signs, shift, scale, strict=True)]
+        for k, row in enumerate(rows):
+            seen = sum(w * v for w, v in zip(row, u, strict=True)) + bias[k]
+            said = sum(w * v for w, v in zip(matrix[k], zeta, strict=True)) + middle[k]
+            assert abs(seen - said) <= slack[k]
+            worst = max(worst, abs(seen - said))
+    assert worst > 0
