@@ -26,7 +26,6 @@ WIDTHS = [7, *[128] * 6, 1]
 RADII = (0.001, 0.01, 0.1, 0.25, 1.0)
 DOMAINS = {
     "natural": {"domain": "natural"},
-    "zonotope, degree 1": {"domain": "zonotope", "degree": 1},
     "zonotope": {"domain": "zonotope"},
     "split in 16": {"domain": Split(16)},
 }

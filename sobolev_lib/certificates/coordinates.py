@@ -30,7 +30,6 @@ from sobolev_lib.certificates.references import Reference
 from sobolev_lib.enclosure.adjoints import enclose
 from sobolev_lib.enclosure.affine import affine_kernel
 from sobolev_lib.enclosure.interval import Interval, div, intersection, mag, mul, point, sub
-from sobolev_lib.enclosure.monomials import monomials
 from sobolev_lib.enclosure.rounding import enlarge, gamma, widen
 from sobolev_lib.enclosure.sweeps import Known, Sweep, layers_of
 from sobolev_lib.network.surrogate import Surrogate
@@ -179,7 +178,7 @@ class Reduced(Sweep):
         if layer:
             return result
         slack = self.view.slack if bias else self.view.lean
-        form = result.form and replace(result.form, rest=enlarge(result.form.rest + slack, 1, True))
+        form = result.form and result.form._replace(rest=enlarge(result.form.rest + slack, 1, True))
         return Known(_widened(result.range, slack), form, True)
 
     def jet(self, cells: Interval, second: bool) -> Jet:
@@ -219,7 +218,7 @@ def _reduced(net: Surrogate, frame: Frame, direction: Tensor | None, twice: bool
         input_scale=point(torch.ones(q, dtype=torch.float64)),
     )
     directions = torch.eye(q, dtype=torch.float64)[q - extra if twice else 0 :] if net.activation.smooth else None
-    return Reduced(reduced, monomials(q, 1) if wide or twice else None, True, directions, view, extra)
+    return Reduced(reduced, wide or twice, True, directions, view, extra)
 
 
 class Closed:

@@ -23,14 +23,13 @@ never wider. Enclosures are computed in float64 whatever the network's dtype; a 
 of its float32 weights. Chapter 6.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sobolev_lib import _check
 from sobolev_lib.enclosure.interval import Interval, mid, subset
-from sobolev_lib.enclosure.monomials import monomials
 from sobolev_lib.enclosure.rounding import mode
 from sobolev_lib.enclosure.sweeps import Enclosure, Sweep, concatenate, layers_of, over_fields
 from sobolev_lib.network.surrogate import Surrogate
@@ -46,9 +45,8 @@ class Split:
 
     Adaptive: in each round the half of the sub-boxes that determine the hull most are cut in two, across the input
     whose side times the width of its derivative is largest, and what is known of a sub-box holds for both halves. So
-    more pieces are never wider. Natural enclosures approach the range at first order in the size of the pieces,
-    zonotopes at second order or better. Zonotopes are of degree 2, unless another is asked for; in each round one
-    piece is tried at a higher one, and if that narrows its gradient by a quarter, all of the round are.
+    more pieces are never wider, up to the last bit. Natural enclosures approach the range at first order in the size of the pieces,
+    zonotopes at second order.
 
     Raises:
         ValueError: Less than one piece, an unknown domain.
@@ -81,7 +79,6 @@ def enclose(
     rounding: str = "outward",
     order: int = 1,
     directions: Tensor | None = None,
-    degree: int | None = None,
     within: Enclosure | None = None,
 ) -> Enclosure:
     r"""Enclose all nodes of a network, their adjoints, its value and its derivatives over each box.
@@ -92,14 +89,11 @@ def enclose(
             ``entire`` and zonotopes no more than intervals; over an empty one everything is empty.
         domain: ``"natural"``, ``"zonotope"`` or a ``Split`` into sub-boxes. Natural enclosures are inclusion monotone
             by themselves, up to rounding: a sub-box's lie in its parent's. Those of zonotopes are so only with
-            ``within``, because another polynomial is fitted to each box: without it, a few stick out by a little.
+            ``within``, because other lines are fitted to each box: without it, a few stick out by a little.
         rounding: ``"outward"``: a theorem; ``"nearest"``: for ranking.
         order: 1, or 2 for tangents, second adjoints and Hessian-vector products.
         directions: Order 2: raw directions (k, d), taken to be exact; default: the d unit vectors, so that ``hvp``
             is the Hessian.
-        degree: Zonotopes: up to which degree polynomials in the inputs are kept, 1 to 6; 1 is the classical
-            zonotope. Default: as high as is cheap, 5 for up to 7 inputs, 1 above 38, but 2 if the first layer has
-            less nodes than inputs; in a ``Split`` see there.
         within: What is known already: the enclosure of the same network over a box that contains all of these, or over
             m boxes of which each contains n / m consecutive ones. The result is intersected with it, so a chain of
             refinements is inclusion monotone, to the last bit, and as sound as its members.
@@ -136,34 +130,16 @@ def enclose(
         directions = _check.tensor("directions", directions, shape=("k", net.widths[0]), dtype=torch.float64, least=1)
     elif order == 2:
         directions = torch.eye(net.widths[0], dtype=torch.float64)
-    if degree is not None:
-        _check.count("degree", degree, most=6)
     if order == 2 and not net.activation.smooth:
         raise ValueError(f"net: got activation '{net.activation.name}' at order 2, need one with a second derivative")
-    form = monomials(net.widths[0], degree) if split.domain == "zonotope" else None
-    sweep, finer = Sweep(layers_of(net), form, outward, directions if order == 2 else None), None
-    narrow = net.widths[1] < net.widths[0]  # so few nodes mix the inputs so much that more monomials tell little apart
-    if form and degree is None and form.degree > 2 and (narrow or split.pieces > 1):
-        sweep, finer = replace(sweep, monomials=monomials(net.widths[0], 2)), None if narrow else sweep
+    sweep = Sweep(layers_of(net), split.domain == "zonotope", outward, directions if order == 2 else None)
     if within is not None:
         _check_within(within, sweep, box)
-    whole = (finer or sweep).run(box) if within is None else inside((finer or sweep).run(box), within)
-    if split.pieces == 1 or len(box) == 0:
-        return whole
-    size = 1 if finer else len(box)  # so that no box decides for another
-    return concatenate([_split(sweep, finer, whole[i : i + size], split.pieces) for i in range(0, len(box), size)])
+    whole = sweep.run(box) if within is None else inside(sweep.run(box), within)
+    return whole if split.pieces == 1 or len(box) == 0 else _split(sweep, whole, split.pieces)
 
 
-def _refined(finer: Sweep | None, known: Enclosure) -> Enclosure:
-    """Enclose at a higher degree as well, if for the first box that narrows the gradient by a quarter."""
-    if finer is None:
-        return known
-    before, after = known.gradient[:1], inside(finer.run(known.box[:1]), known[:1]).gradient
-    worth = (after.hi - after.lo).sum() < 0.75 * (before.hi - before.lo).sum()
-    return inside(finer.run(known.box), known) if worth else known
-
-
-def _split(sweep: Sweep, finer: Sweep | None, whole: Enclosure, pieces: int) -> Enclosure:
+def _split(sweep: Sweep, whole: Enclosure, pieces: int) -> Enclosure:
     """Cut each box into pieces, the half that stands out most at a time; return the hull of their enclosures."""
     n, leaves, count = len(whole.box), whole, 1
     while count < pieces:
@@ -171,7 +147,7 @@ def _split(sweep: Sweep, finer: Sweep | None, whole: Enclosure, pieces: int) -> 
         order = _outstanding(leaves, n).argsort(1, descending=True) + count * torch.arange(n).unsqueeze(1)
         parents, kept = leaves[order[:, :cut].flatten()], leaves[order[:, cut:].flatten()]
         bend = (parents.gradient.hi - parents.gradient.lo).clamp(1e-300, 1e300)
-        fresh = _refined(finer, inside(sweep.run(halves(parents.box, 1 / bend)), parents))
+        fresh = inside(sweep.run(halves(parents.box, 1 / bend)), parents)
         count += cut
         leaves = concatenate([kept, fresh])[_interleave(n, count - 2 * cut, 2 * cut)]
     return _hull(leaves, n)

@@ -1,15 +1,15 @@
-r"""Polynomials with a margin: an activation over an interval, replaced by something that zonotopes can carry.
+r"""Lines with a margin: an activation over an interval, replaced by something that zonotopes can carry.
 
-Any polynomial will do, so its coefficients need no proof: they are fitted to the function's values by least squares
-on Chebyshev points, which is close to the best uniform fit. What must be proved is the margin. The error e is
-evaluated on the grid, and bounded between two neighbours at distance h: with :math:`e'' \in [-p, q]` it is at most
-:math:`h^2 p / 8` above the larger and :math:`h^2 q / 8` below the smaller value; with only :math:`e' \in [-p, q]`
-known, at most :math:`h\, p q / (p + q)` beyond either, the tip between the steepest lines through both. Chapter 6.
+Any line will do, so its coefficients need no proof: it is fitted to the function's values by least squares on Chebyshev
+points, which is close to the best uniform fit. What must be proved is the margin. The error e is evaluated on the grid,
+and bounded between two neighbours at distance h: with :math:`e'' \in [-p, q]` it is at most :math:`h^2 p / 8` above the
+larger and :math:`h^2 q / 8` below the smaller value; with only :math:`e' \in [-p, q]` known, at most
+:math:`h\, p q / (p + q)` beyond either, the tip between the steepest lines through both. Chapter 6.
 """
 
 import math
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,37 +22,24 @@ from sobolev_lib.network.activations import Activation
 CELLS = 24
 
 
-@dataclass(frozen=True, eq=False)
-class Fit:
-    r"""A function around c: :math:`f(c + s) \in \sum_i \kappa_i s^i \pm \delta` for :math:`|s| \le` ``reach``.
+class Line(NamedTuple):
+    r"""A function around c: :math:`f(c + s) \in` ``offset`` + ``slope`` :math:`s \pm` ``margin`` over an interval."""
 
-    ``powers[i]`` is :math:`\kappa_i`, ``margin`` is :math:`\delta`.
-    """
-
-    powers: list[Tensor]
+    offset: Tensor
+    slope: Tensor
     margin: Tensor
-    reach: Tensor
 
 
-def fits(
-    activation: Activation, z: Interval, center: Tensor, order: int, degree: int, outward: bool
-) -> list[list[Fit]]:
-    r"""Fit each of :math:`f, \dots, f^{(order)}` over z around ``center``: a line and, above degree 1, a polynomial."""
+def lines(activation: Activation, z: Interval, center: Tensor, order: int, outward: bool) -> list[Line]:
+    r"""Fit a line to each of :math:`f, \dots, f^{(order)}` over z around ``center``."""
     grid = torch.lerp(z.lo, z.hi, _nodes(z.dtype).view(-1, *[1] * z.lo.ndim))
     grid = torch.minimum(torch.maximum(grid, z.lo), z.hi)
     grid[0], grid[-1] = z.lo, z.hi
     jet = activation.jet(grid, min(order + 2, 3))
-    result = []
-    for k in range(order + 1):
-        if k and not activation.smooth:
-            result.append([_constant(activation, k, jet[k], grid, center, outward)])
-            continue
-        known = min(k + 2, len(jet) - 1) if activation.smooth else 1  # the derivative that bounds the error
-        low, high = _cell_ranges(activation, known, jet[known], grid, outward)
-        degrees = (1, degree) if degree > 1 and activation.smooth else (1,)
-        error = jet_error(activation, k, grid.dtype) if outward else None
-        result.append([_fit(jet, k, known, low, high, grid, center, a, error) for a in degrees])
-    return result
+    return [
+        (_line if activation.smooth or not k else _constant)(activation, k, jet, grid, center, outward)
+        for k in range(order + 1)
+    ]
 
 
 @cache
@@ -62,81 +49,52 @@ def _nodes(dtype: torch.dtype) -> Tensor:
 
 
 @cache
-def _least_squares(degree: int, dtype: torch.dtype) -> Tensor:
-    """Return the matrix (degree + 1, nodes) from values on the nodes, moved to [-1, 1], to coefficients."""
+def _least_squares(dtype: torch.dtype) -> Tensor:
+    """Return the matrix (2, nodes) from values on the nodes, moved to [-1, 1], to mean and slope."""
     t = 2 * _nodes(torch.float64) - 1
-    return torch.linalg.pinv(torch.stack([t**i for i in range(degree + 1)], 1)).to(dtype)
+    return torch.linalg.pinv(torch.stack([torch.ones_like(t), t], 1)).to(dtype)
 
 
-def _fit(jet, k: int, known: int, low: Tensor, high: Tensor, grid: Tensor, center: Tensor, degree: int, rounded):
-    """Fit one polynomial to the k-th derivative; derivative number ``known`` lies in [low, high] in each cell.
-
-    ``rounded`` says how far the values may be off, see ``jet_error``; None for rounding to nearest.
-    """
-    values, s = jet[k], grid - center
-    powers = _coefficients(values, jet[k + 1], grid, center, degree)
-    removed = powers
-    for _ in range(known - k):
-        removed = _derivative(removed)
-    curvature = _derivative(_derivative(removed))
-    reach = s.abs().amax(0)
-    step = grid[1:] - grid[:-1]
-    ends, sag = _value(removed, s), step.square() * _value([c.abs() for c in curvature], reach) / 8
-    fall = (torch.maximum(ends[1:], ends[:-1]) + sag - low).clamp(min=0)
-    rise = (high - torch.minimum(ends[1:], ends[:-1]) + sag).clamp(min=0)
+def _line(activation: Activation, k: int, jet: list[Tensor], grid: Tensor, center: Tensor, outward: bool) -> Line:
+    """Fit a line to the k-th derivative, and bound its error by a further derivative, the highest that is known."""
+    known = min(k + 2, len(jet) - 1) if activation.smooth else 1
+    low, high = _cell_ranges(activation, known, jet[known], grid, outward)
+    values, step = jet[k], grid[1:] - grid[:-1]
+    offset, slope = _coefficients(values, jet[k + 1], grid, center)
     if known == k + 2:
-        above, below = step.square() * fall / 8, step.square() * rise / 8
+        above, below = step.square() * (-low).clamp(min=0) / 8, step.square() * high.clamp(min=0) / 8
     else:
+        fall, rise = (slope - low).clamp(min=0), (high - slope).clamp(min=0)
         above = below = step * fall * rise / (fall + rise).clamp(min=torch.finfo(grid.dtype).tiny)
-    error = values - _value(powers, s)
+    error = values - (offset + (grid - center) * slope)
     upper = (torch.maximum(error[:-1], error[1:]) + above).amax(0)
     lower = (torch.minimum(error[:-1], error[1:]) - below).amin(0)
     margin, middle = 0.5 * (upper - lower), 0.5 * (upper + lower)
-    if rounded:
-        # Twice the error of the values; 32 units in the last place of all terms for Horner's rule (2 per degree, of
-        # half a unit each), the rounding of s (half a unit, times the degree), of the differences and the middle.
-        ulps, absolute = rounded
-        size = values.abs().amax(0) + _value([c.abs() for c in powers], reach) + middle.abs()
-        size = size + powers[1].abs() * (center.abs() + grid.abs().amax(0))
+    if outward:
+        # Twice the error of the values; 32 units in the last place of all terms, more than the roundings of the line,
+        # of its argument, of the differences and of the middle come to.
+        ulps, absolute = jet_error(activation, k, grid.dtype)
+        reach = (grid - center).abs().amax(0)
+        size = values.abs().amax(0) + offset.abs() + reach * slope.abs() + middle.abs()
+        size = size + slope.abs() * (center.abs() + grid.abs().amax(0))
         margin = enlarge(margin, 32, True) + size * ((2 * ulps + 32) * torch.finfo(grid.dtype).eps) + 2 * absolute
-    return Fit([powers[0] + middle, *powers[1:]], margin, enlarge(reach, 2, rounded is not None))
+    return Line(offset + middle, slope, margin)
 
 
-def _coefficients(values: Tensor, slopes: Tensor, grid: Tensor, center: Tensor, degree: int) -> list[Tensor]:
-    """Return the powers of a least-squares fit around ``center``; for next to nothing, of the tangent."""
+def _coefficients(values: Tensor, slopes: Tensor, grid: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
+    """Return value at ``center`` and slope of a least-squares fit; for next to nothing, of the tangent."""
     middle, radius = 0.5 * (grid[0] + grid[-1]), 0.5 * (grid[-1] - grid[0])
     small = radius <= 1e-8 * (1 + middle.abs())
-    radius = torch.where(small, 1.0, radius)
-    matrix = _least_squares(degree, values.dtype)
-    scaled = torch.tensordot(matrix, values, 1)
-    powers = [torch.where(small, 0.0, scaled[i] / radius**i) for i in range(degree + 1)]
-    half = CELLS // 2
-    powers[0] = torch.where(small, values[half], powers[0])
-    powers[1] = torch.where(small, slopes[half], powers[1])
-    shift = center - middle
-    for i in range(degree):  # from powers of z - middle to powers of z - center, by repeated synthetic division
-        for j in range(degree - 1, i - 1, -1):
-            powers[j] = powers[j] + shift * powers[j + 1]
-    return powers
+    mean, slope = torch.tensordot(_least_squares(values.dtype), values, 1)
+    slope = torch.where(small, slopes[CELLS // 2], slope / torch.where(small, 1.0, radius))
+    return torch.where(small, values[CELLS // 2], mean) + (center - middle) * slope, slope
 
 
-def _derivative(powers: list[Tensor]) -> list[Tensor]:
-    return [i * c for i, c in enumerate(powers)][1:] or [torch.zeros_like(powers[0])]
-
-
-def _value(powers: list[Tensor], s: Tensor) -> Tensor:
-    result = powers[-1]
-    for c in reversed(powers[:-1]):
-        result = c + s * result
-    return result.expand_as(s)
-
-
-def _constant(activation: Activation, k: int, values: Tensor, grid: Tensor, center: Tensor, outward: bool) -> Fit:
+def _constant(activation: Activation, k: int, jet: list[Tensor], grid: Tensor, center: Tensor, outward: bool) -> Line:
     """Fit a constant to a function that jumps, as the slope of a kink does."""
-    low, high = _cell_ranges(activation, k, values, grid, outward)
+    low, high = _cell_ranges(activation, k, jet[k], grid, outward)
     lo, hi = low.amin(0), high.amax(0)
-    reach = enlarge((grid - center).abs().amax(0), 2, outward)
-    return Fit([0.5 * (lo + hi), torch.zeros_like(lo)], enlarge(0.5 * (hi - lo), 4, outward), reach)
+    return Line(0.5 * (lo + hi), torch.zeros_like(lo), enlarge(0.5 * (hi - lo), 4, outward))
 
 
 def _cell_ranges(activation: Activation, k: int, values: Tensor, grid: Tensor, outward: bool) -> tuple[Tensor, Tensor]:

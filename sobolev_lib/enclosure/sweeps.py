@@ -4,7 +4,7 @@ Every step is done twice, in interval arithmetic and, if asked for, in zonotopes
 ``adjoints`` says what is computed; Chapter 6 derives it.
 """
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
@@ -12,10 +12,9 @@ from torch import Tensor
 from sobolev_lib import _check
 from sobolev_lib.enclosure import zonotope as zn
 from sobolev_lib.enclosure.affine import affine_kernel
-from sobolev_lib.enclosure.approximation import fits
+from sobolev_lib.enclosure.approximation import lines
 from sobolev_lib.enclosure.interval import Interval, add, div, mul, mul_kernel, point, sub
 from sobolev_lib.enclosure.jets import jet_ranges
-from sobolev_lib.enclosure.monomials import Monomials
 from sobolev_lib.enclosure.rounding import MODES, enlarge
 from sobolev_lib.network.activations import Activation
 from sobolev_lib.network.surrogate import DOMAIN, Surrogate
@@ -154,7 +153,7 @@ class Sweep:
     """The sweeps over one batch of boxes."""
 
     layers: Layers
-    monomials: Monomials | None  # with zonotopes
+    zonotopes: bool
     outward: bool
     directions: Tensor | None  # at order 2
 
@@ -175,10 +174,10 @@ class Sweep:
 
     def run(self, box: Interval) -> Enclosure:
         """Enclose a network over boxes (n, d), as many at once as fit into memory."""
-        if self.monomials is None:
+        if not self.zonotopes:
             return self.run_at_once(box)
         widths = [len(bias) for bias in self.layers.biases[:-1]]
-        rows = self.monomials.rows + 2 * self.order * sum(widths)
+        rows = box.shape[1] + 2 * self.order * sum(widths)
         per_box = 8 * rows * max(widths, default=1) * (8 + len(widths) * self.order)
         size = max(1, MEMORY // per_box)
         return concatenate([self.run_at_once(box[i : i + size]) for i in range(0, max(1, len(box)), size)])
@@ -196,7 +195,7 @@ class Sweep:
 
     def fresh(self, x: Interval, rows: int = 0) -> Known:
         """Start a sweep with intervals (n, m) whose uncertainty is no one else's."""
-        return Known(x, self.monomials and zn.from_interval(x, self.monomials, self.outward, rows), self.outward)
+        return Known(x, zn.from_interval(x, self.outward, rows) if self.zonotopes else None, self.outward)
 
     def into(self, layer: int, x: Known, bias: bool = True) -> Known:
         """Return what a layer makes of the nodes before it: a step that coordinates other than the inputs replace."""
@@ -206,15 +205,14 @@ class Sweep:
         """Enclose all nodes; return the value."""
         layers, rounding = self.layers, self.rounding
         box = div(sub(box, layers.input_shift, rounding=rounding), layers.input_scale, rounding=rounding)
-        node = Known(box, self.monomials and zn.from_box(box, self.monomials, self.outward), self.outward)
+        node = Known(box, zn.from_box(box, self.outward) if self.zonotopes else None, self.outward)
         for layer in range(self.hidden):
             node = self.into(layer, node)
             trace.nodes.append(node.range)
             ranges, forms = jet_ranges(layers.activation, node.range, self.order, self.outward), [None] * 3
             if node.form is not None:
-                degree = self.monomials.degree
-                polynomials = fits(layers.activation, node.range, node.form.center, self.order, degree, self.outward)
-                forms = zn.images(polynomials, node.form, self.outward)
+                fitted = lines(layers.activation, node.range, node.form.center, self.order, self.outward)
+                forms = [zn.image(line, node.form, self.outward) for line in fitted]
             node = node.also(ranges[0], forms[0])
             slopes = [Known(*pair, self.outward) for pair in zip(ranges[1:], forms[1:], strict=False)]
             trace.jets.append([node, *slopes])
@@ -224,7 +222,11 @@ class Sweep:
     def adjoint(self, n: int, trace: _Trace) -> tuple[list[Interval], Interval]:
         """Enclose the adjoints of all nodes; return those of the pre-activations and the gradient."""
         start = mul(point(self.layers.weights[-1]), self.layers.output_scale, rounding=self.rounding)
-        bar, z_bars = self.fresh(Interval.unchecked(start.lo.expand(n, -1), start.hi.expand(n, -1))), []
+        start, inputs = (
+            Interval.unchecked(start.lo.expand(n, -1), start.hi.expand(n, -1)),
+            len(self.layers.weights[0].T),
+        )
+        bar, z_bars = self.fresh(start, inputs), []
         for layer in reversed(range(self.hidden)):
             trace.adjoints.insert(0, bar)
             bar = trace.jets[layer][1].times(bar)
@@ -243,7 +245,7 @@ class Sweep:
     def along(self, step: Interval, n: int, trace: _Trace):
         """Sweep forward and back along one direction, (1, d) in scaled units."""
         rows = 0
-        if self.monomials and self.hidden:  # the symbols of the first two sweeps come first, its own behind them
+        if self.zonotopes and self.hidden:  # the symbols of the first two sweeps come first, its own behind them
             rows = trace.adjoints[0].form.rows + trace.adjoints[0].range.shape[1]
         dot = self.fresh(Interval.unchecked(step.lo.expand(n, -1), step.hi.expand(n, -1)), rows)
         z_dots, a_dots = [], []
@@ -273,7 +275,7 @@ class Sweep:
             slack = sub(step, point(middle), rounding=self.rounding)  # what the midpoint of the step leaves out
             extra = mul_kernel(slack, bar.range, self.outward)
             lost = torch.maximum(extra.lo.abs(), extra.hi.abs()).sum(1, keepdim=True)
-            result = replace(result, rest=result.rest + enlarge(lost, terms.shape[1] + 2, self.outward))
+            result = result._replace(rest=result.rest + enlarge(lost, terms.shape[1] + 2, self.outward))
             total = _both(total, result, self.outward)
         return total[:, 0]
 

@@ -133,7 +133,6 @@ def significance(
     of: str = "value",
     measure: str = "width_times_adjoint",
     domain: str | Split = "natural",
-    degree: int | None = None,
 ) -> Scores:
     r"""Score every input and hidden node of a network over one box, or on average over a batch of boxes.
 
@@ -145,7 +144,6 @@ def significance(
         measure: "width_times_adjoint" or "product" (only for the value).
         domain: "natural", "zonotope" or a ``Split``, see ``enclose`` and the module. Rounding is to nearest: scores
             rank, they certify nothing.
-        degree: Of the zonotopes' polynomials, see ``enclose``; 1 is fastest.
 
     Returns:
         ``Scores``.
@@ -171,9 +169,7 @@ def significance(
     if isinstance(box, Enclosure):
         enclosure = box
     else:
-        enclosure = enclose(
-            net, box, domain=domain, rounding="nearest", order=2 if of == "gradient" else 1, degree=degree
-        )
+        enclosure = enclose(net, box, domain=domain, rounding="nearest", order=2 if of == "gradient" else 1)
     if of == "gradient" and enclosure.hvp is None:
         raise ValueError("box: got an enclosure of order 1, need order 2 for the significance of the gradient")
     scores = _of_gradient(net, enclosure) if of == "gradient" else _of_value(enclosure, measure)

@@ -46,12 +46,12 @@ def points_in(box, count, seed):
     return torch.minimum(torch.maximum(torch.lerp(lo, hi, t), lo), hi)
 
 
-def check(net, box, count, seed, domain, degree=None):
+def check(net, box, count, seed, domain):
     """Count the checks and those that fail: value, gradient and Hessian-vector product at points in long double."""
     smooth = net.activation.smooth
     direction = torch.randn(net.widths[0], dtype=F64, generator=torch.Generator().manual_seed(seed)) if smooth else None
     rows = None if direction is None else direction.unsqueeze(0)
-    result = enclose(net, box, domain=domain, order=2 if smooth else 1, directions=rows, degree=degree)
+    result = enclose(net, box, domain=domain, order=2 if smooth else 1, directions=rows)
     truth = exact.network(net, points_in(box, count, seed), direction)
     enclosures = [result.value[0], result.gradient[0], *([result.hvp[0, 0]] if smooth else [])]
     failures = sum(exact.outside(t, e) for t, e in zip(truth, enclosures, strict=True))
@@ -109,14 +109,6 @@ def test_nothing_lies_outside_for_deep_and_wide_networks(domain):
     for seed, (name, radius) in enumerate(itertools.product(SMOOTH, [1e-3, 0.05, 0.5])):
         net = random_net([3, 64, 64, 64, 64, 1], name, seed, spread=[0.0, 1.0, 3.0][seed % 3])
         assert check(net, ball(torch.zeros(3, dtype=F64), radius), 300, seed, domain) == (300, 0)
-
-
-@exact.needs_long_double
-@pytest.mark.parametrize("degree", [1, 2, 3, 4, 6])
-def test_every_degree_is_sound(degree):
-    for seed, radius in enumerate([1e-3, 0.1, 0.5, 2.0]):
-        net = random_net([2, 12, 12, 1], "silu", seed)
-        assert check(net, ball(torch.zeros(2, dtype=F64), radius), 1000, seed, "zonotope", degree)[1] == 0
 
 
 def reference(net, x):
@@ -272,18 +264,17 @@ def shrinking(d, radius, part, seed, count):
     radius=st.sampled_from([1e-9, 1e-3, 0.1, 1.0]),
     part=st.sampled_from([0.5, 0.9, 0.99]),
     domain=st.sampled_from([*DOMAINS, Split(3), Split(4, "natural")]),
-    degree=st.sampled_from([1, 3, None]),
     rounding=st.sampled_from(["outward", "nearest"]),
     order=st.sampled_from([1, 2]),
     seed=st.integers(0, 10**6),
 )
 def test_refinements_within_what_is_known_are_monotone_and_sound(
-    depth, inputs, name, spread, radius, part, domain, degree, rounding, order, seed
+    depth, inputs, name, spread, radius, part, domain, rounding, order, seed
 ):
     net = random_net([inputs, *[7] * depth, 1], name, seed, spread=spread)
     direction = torch.randn(inputs, dtype=F64, generator=torch.Generator().manual_seed(seed))
     rows = direction.unsqueeze(0) if order == 2 else None
-    given, inner = {"domain": domain, "degree": degree, "rounding": rounding, "order": order, "directions": rows}, None
+    given, inner = {"domain": domain, "rounding": rounding, "order": order, "directions": rows}, None
     for box in shrinking(inputs, radius, part, seed, 4):
         outer, inner = inner, enclose(net, box, within=inner, **given)
         if outer is not None:
@@ -297,7 +288,7 @@ def test_refinements_within_what_is_known_are_monotone_and_sound(
 def test_zonotopes_stick_out_of_their_parents_unless_told():
     """So the test above is not empty: without ``within`` one interval in fifty or so sticks out, not by rounding."""
     net = random_net([2, 6, 6, 1], "tanh", 0)
-    outer, inner = (enclose(net, box, domain="zonotope", degree=1) for box in shrinking(2, 1.0, 0.9, 0, 2))
+    outer, inner = (enclose(net, box, domain="zonotope") for box in shrinking(2, 1.0, 0.9, 0, 2))
     assert not inside_by(inner, outer, lambda x: 1e-9)
 
 
@@ -323,8 +314,8 @@ def test_more_pieces_are_never_wider(rounding):
     results = [enclose(net, box, domain=Split(k), order=2, rounding=rounding) for k in (1, 2, 4, 8, 16)]
     for outer, inner in itertools.pairwise(results):
         for x, y in zip(fields_of(inner), fields_of(outer), strict=True):
-            room = 1e-15 * torch.maximum(y.lo.abs(), y.hi.abs())  # each piece rounds by itself
-            assert subset(x, Interval(y.lo - room, y.hi + room)).all()
+            slack = 4 * torch.finfo(F64).eps * torch.maximum(y.lo.abs(), y.hi.abs())  # another batch, another last bit
+            assert subset(x, Interval(y.lo - slack, y.hi + slack)).all()
 
 
 @pytest.mark.parametrize(
@@ -371,20 +362,20 @@ def test_zonotopes_and_splitting_are_never_wider(seed, radius):
         assert subset(z, x).all() and subset(w, y).all()
 
 
-def excess(net, domain, radius, degree=None):
+def excess(net, domain, radius):
     """How much wider than the sampled range the gradient's enclosure is, on average."""
     box = ball(torch.zeros(2, dtype=F64), radius)
     grid = torch.linspace(-radius, radius, 41, dtype=F64)
     gradient = net.gradient(torch.cartesian_prod(grid, grid)).detach()
-    result = enclose(net, box, domain=domain, degree=degree).gradient[0]
+    result = enclose(net, box, domain=domain).gradient[0]
     return ((result.hi - result.lo) - (gradient.amax(0) - gradient.amin(0))).mean().item()
 
 
-@pytest.mark.parametrize("domain, degree, order", [("natural", None, 1), ("zonotope", 1, 2), ("zonotope", 3, 2)])
-def test_orders_of_convergence(domain, degree, order):
+@pytest.mark.parametrize("domain, order", [("natural", 1), ("zonotope", 2)])
+def test_orders_of_convergence(domain, order):
     """Halving the box halves the excess of intervals and quarters that of zonotopes."""
     net = random_net([2, 12, 12, 1], "silu", 5, scaled=False)
-    rate = math.log2(excess(net, domain, 0.01, degree) / excess(net, domain, 0.005, degree))
+    rate = math.log2(excess(net, domain, 0.01) / excess(net, domain, 0.005))
     assert order - 0.15 < rate
 
 
@@ -433,7 +424,7 @@ def fresh_network():
 
 
 def test_tightness_on_a_fresh_network():
-    """Mean width of the gradient's enclosure, radius 0.1: 3.1e-5; sampled 2.9e-5; backward linear relaxation 8.5e-5."""
+    """Mean width of the gradient's enclosure, radius 0.1: 5.5e-5; sampled 2.9e-5; backward linear relaxation 8.5e-5."""
     net, box = fresh_network(), ball(torch.zeros(7, dtype=F64), 0.1)
     gradient = net.gradient(points_in(box, 4000, 0)).detach()
     sampled = (gradient.amax(0) - gradient.amin(0)).mean().item()
@@ -441,20 +432,8 @@ def test_tightness_on_a_fresh_network():
     for rounding in ("nearest", "outward"):
         result = enclose(net, box, domain="zonotope", rounding=rounding).gradient
         widths[rounding] = (result.hi - result.lo).mean().item()
-    assert sampled < widths["nearest"] <= widths["outward"] < 3.3e-5
+    assert sampled < widths["nearest"] <= widths["outward"] < 5.7e-5
     assert widths["outward"] < widths["nearest"] * (1 + 1e-5)
-
-
-def test_tightness_where_weights_are_large():
-    """He-initialised, the network is rougher; degree 5 is what keeps the enclosure near the range."""
-    net, box = Surrogate([7] + [64] * 4 + [1], gain=1.7), ball(torch.zeros(7, dtype=F64), 0.05)
-    gradient = net.gradient(points_in(box, 4000, 0)).detach()
-    sampled = (gradient.amax(0) - gradient.amin(0)).mean().item()
-    ratios = {}
-    for degree in (1, 5):
-        result = enclose(net, box, domain="zonotope", degree=degree).gradient
-        ratios[degree] = (result.hi - result.lo).mean().item() / sampled
-    assert 1 <= ratios[5] < 1.3 and ratios[1] > 4 * ratios[5]
 
 
 # -- shapes, special boxes, refusals
@@ -524,7 +503,6 @@ def test_over_an_empty_box_everything_is_empty(domain):
         ({"domain": "affine"}, ValueError, "domain: got 'affine', need one of 'natural', 'zonotope'"),
         ({"rounding": "up"}, ValueError, "rounding: got 'up'"),
         ({"order": 3}, ValueError, "order: got 3, need an integer from 1 to 2"),
-        ({"degree": 7}, ValueError, "degree: got 7, need an integer from 1 to 6"),
         ({"order": 2, "directions": torch.ones(2)}, ValueError, r"directions: got shape \(2,\), need \(k, 2\)"),
     ],
 )
@@ -571,24 +549,3 @@ def test_pieces_are_cut_where_it_matters():
     alone = enclose(line, Interval([-0.3], [0.3]), domain=Split(8, "natural"), rounding="nearest").gradient
     assert found.lo[0, 0].item() == pytest.approx(alone.lo.item(), rel=1e-9)
     assert found.hi[0, 0].item() == pytest.approx(alone.hi.item(), rel=1e-9)
-
-
-@pytest.mark.parametrize(
-    "widths, gain, degrees",
-    [([2, 16, 16, 16, 16, 1], 2.0, {2, 5}), ([4, 12, 1], 0.3, {2}), ([4, 3, 3, 1], 2.0, {2}), ([9, 10, 1], 1.0, {2})],
-)
-def test_the_degree_follows_what_it_brings(widths, gain, degrees, monkeypatch):
-    """Once cut, pieces are enclosed at degree 2, and at more only where that pays; it never does in a narrow layer."""
-    used = []
-    run = sweeps.Sweep.run
-
-    def recorded(self, box):
-        used.append((len(box), self.monomials.degree))
-        return run(self, box)
-
-    monkeypatch.setattr(sweeps.Sweep, "run", recorded)
-    box = ball(torch.zeros(widths[0], dtype=F64), 0.1 if gain == 2 else 0.6)
-    enclose(Surrogate(widths, gain=gain), box, domain=Split(8))
-    assert {degree for count, degree in used if count > 1} == degrees, used
-    enclose(Surrogate(widths, gain=gain), box, domain=Split(8), degree=1)
-    assert used[-1][1] == 1
