@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import sobolev_lib as sl
-from benchmarks import case_study, coverage, design, dimensions, problems, suite
+from benchmarks import case_study, certificates, coverage, design, dimensions, problems, suite
 from sobolev_lib.simulation.case_study import PUBLISHED_WEIGHTS
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -84,6 +84,17 @@ def test_the_stored_results_are_those_of_the_full_experiment():
     runs = json.loads((RESULTS / "case_study.json").read_text(encoding="utf-8"))["runs"]
     assert [run["config"]["seed"] for run in runs] == list(range(len(runs)))
     assert all(run["config"]["samples"] == 2**20 and run["config"]["dim"] == 7 for run in runs)
+
+
+def test_the_stored_certificates_bound_what_was_sampled():
+    stored = json.loads((RESULTS / "certificates.json").read_text(encoding="utf-8"))
+    assert all(len(stored[part]) >= 3 for part in certificates.PARTS)
+    for row in stored["rows"] + stored["two_directions"]:
+        for name, proved in row["proved"].items():
+            assert row["sampled"][name] <= proved and row["seen"][name] <= proved
+    for row in stored["two_directions"]:
+        assert all(row["proved"][name] <= 3 * row["sampled"][name] for name in certificates.NAMES)
+    assert all(row["removed"]["proved"] <= row["removed"]["sampled"] < row["nodes"] for row in stored["cuts"])
 
 
 def test_the_stored_suite_has_all_problems_and_their_rivals():

@@ -89,7 +89,7 @@ def slopes(box, parts):
     return gradients(net, torch.lerp(box.lo, box.hi, u))[..., 6]
 
 assert torch.equal(sl.enclose(net, boxes, domain="zonotope").gradient.lo, bands["zonotope"].lo)  # the same network
-how = {"natural intervals": {}, "zonotope, straight lines": {"domain": "zonotope", "degree": 1}}
+how = {"natural intervals": {}, "zonotope": {"domain": "zonotope"}}
 ranges = {name: [] for name in (*how, "true range")}
 for radius in radii_now:
     box = boxed(prices_now, radius)
@@ -107,7 +107,7 @@ print(json.dumps({
     " for all prices in the box, and what is true.",
     "sliders": [slider("Price of asset 7, centre of the box", prices_now, 30, 2),
                 slider("Half the width of the box", radii_now, 5, 3)],
-    "panels": [panel("delta of asset 7 against its price", ranges["zonotope, straight lines"], 4)],
+    "panels": [panel("delta of asset 7 against its price", ranges["zonotope"], 4)],
     "columns": ["from", "to", "width"],
     "lines": [{"name": "delta 7", "fixed": rounded(curve[:, None].tolist())}],
     "boxes": [{"name": name, "ranges": rounded(part.tolist())} for name, part in ranges.items()],

@@ -50,7 +50,8 @@ def error_bound(
     Args:
         net: The network.
         reference: What is right: a formula with enclosures, such as ``bachelier_reference``, or another network, such
-            as the one that was pruned, or the same in another precision.
+            as the one that was pruned. Of two networks that differ by rounding alone, such as one in another precision,
+            the bound is sound but far too large: it falls with the size of the cells, not of the rounding.
         box: Raw inputs, (d,), bounded.
         of: Some of "value", "gradient" (the largest component) and "curvature" (along ``direction``). Default: the
             first two, and the third if there is a direction.

@@ -29,7 +29,8 @@ class Reference:
         slope: :math:`f'`.
         curvature: :math:`f''`.
 
-    Where an enclosure is empty, outside of the function's domain, nothing is taken to be known.
+    Where an enclosure is empty, outside of the function's domain, nothing is taken to be known. A function of several
+    features is refused: fit a fine network to it, and pass that to ``error_bound``.
 
     Raises:
         TypeError: A function that is none.

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from sobolev_lib import _check, _show
-from sobolev_lib.certificates.coordinates import Difference, search
+from sobolev_lib.certificates.coordinates import WIDE, Difference, search
 from sobolev_lib.certificates.references import Reference
-from sobolev_lib.enclosure.adjoints import enclose
+from sobolev_lib.enclosure.adjoints import Split, enclose
 from sobolev_lib.enclosure.interval import Interval, intersection, mag, mig, neg, sub
 from sobolev_lib.enclosure.rounding import enlarge, gamma
 from sobolev_lib.network.surrogate import Surrogate
@@ -94,7 +94,8 @@ def bounds(
         box: Raw inputs, (d,) or (n, d), bounded.
         order: 1, or 2 for the Hessian as well, whose bounds are those of one enclosure.
         tolerance: How far bounds may be from values seen, in the unit of each; default: 1 % of the range seen.
-        cells: How many cells may be enclosed for each box, for the value and for the gradient.
+        cells: How many cells may be enclosed for each box, for the value and for the gradient. A network with more
+            than 16 nodes in a layer is enclosed over so many pieces of the box, whatever the tolerance.
 
     Returns:
         Bounds, rounded outward.
@@ -128,6 +129,9 @@ def bounds(
         return Interval.unchecked(torch.stack([-down for _, down in found]), torch.stack([up for up, _ in found]))
 
     hessian = symmetric(enclose(net, boxes, domain="zonotope", order=2).hvp) if order == 2 else None
+    if max(net.widths[1:]) > WIDE:  # there pieces of the box tell more than cells of its coordinates
+        found = enclose(net, boxes, domain=Split(_check.count("cells", cells)))
+        return Bounds(found.value, found.gradient, hessian)
     return Bounds(bound("value")[:, 0], bound("gradient"), hessian)
 
 

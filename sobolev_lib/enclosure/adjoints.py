@@ -45,8 +45,8 @@ class Split:
 
     Adaptive: in each round the half of the sub-boxes that determine the hull most are cut in two, across the input
     whose side times the width of its derivative is largest, and what is known of a sub-box holds for both halves. So
-    more pieces are never wider, up to the last bit. Natural enclosures approach the range at first order in the size of the pieces,
-    zonotopes at second order.
+    more pieces are never wider, up to the last bit. Natural enclosures approach the range at first order in the size
+    of the pieces, zonotopes at second order.
 
     Raises:
         ValueError: Less than one piece, an unknown domain.

@@ -744,7 +744,8 @@ def pow(x: Interval, y: Interval, *, rounding: str = "outward") -> Interval:
     Interval([0, 2], [0.5, inf])
     """
     _check_two(x, y)
-    corners = torch.stack([base.pow(end) for base in (x.lo.clamp(min=0), x.hi) for end in (y.lo, y.hi)])
+    above = torch.where(x.lo <= 0, 0.0, x.lo)  # -0.0 has powers of its own
+    corners = torch.stack([base.pow(end) for base in (above, x.hi) for end in (y.lo, y.hi)])
     lo, hi = step(corners.amin(0), corners.amax(0), mode(rounding), ULPS["pow"])
     lo, hi = torch.where(x.hi == 0, 0.0, lo.clamp(min=0)), torch.where(x.hi == 0, 0.0, hi)
     nothing = (x.hi < 0) | ((x.hi == 0) & (y.hi <= 0)) | is_empty(x) | is_empty(y)

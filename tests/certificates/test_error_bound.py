@@ -10,13 +10,14 @@ import torch
 from sobolev_lib.certificates.coordinates import Difference, Frame, _reduced
 from sobolev_lib.certificates.error_bound import error_bound
 from sobolev_lib.certificates.references import Reference, bachelier_reference, black_scholes_reference
-from sobolev_lib.certificates.verdicts import bounds
+from sobolev_lib.certificates.verdicts import bounds, is_convex, is_increasing, is_non_negative
 from sobolev_lib.enclosure.interval import Interval, ball, point, sqr
 from sobolev_lib.network.surrogate import Surrogate
 from sobolev_lib.simulation.closed_form import bachelier, black_scholes
 from tests.oracles import random_net
 
 F64 = torch.float64
+SIZES = [(1, 3), (1, 3, 3), (7, 3, 3), (20, 3, 3), (5, 16), (2, 12, 12), (10, 6, 4, 3), (14, 17, 12)]
 TERMS = {"strike": 1.0, "volatility": 0.3, "maturity": 1.0}
 
 
@@ -169,11 +170,29 @@ def test_a_budget_of_one_cell_says_what_is_left():
     assert found.cells == 1 and found.left == 1.0 and found.bound > 1.05 * found.seen
 
 
+def check_verdicts(net, box, v, x):
+    """No point contradicts a yes, every no holds at its witness; tolerances at which either may come."""
+    for name, ask in (("value", is_non_negative), ("gradient", is_increasing), ("curvature", is_convex)):
+
+        def quantity(at, name=name):
+            value, gradient, curvature = errors(net, None, at, v)
+            return {"value": value, "gradient": gradient @ v, "curvature": curvature}[name]
+
+        lowest, highest = quantity(x).min().item(), quantity(x).max().item()
+        for share in (-0.2, 0.2):
+            tolerance = max(0.0, -lowest - share * (highest - lowest))
+            verdict = ask(net, box, *([] if name == "value" else [v]), tolerance=tolerance, cells=100)
+            if verdict.answer == "yes":
+                assert lowest >= -tolerance - 1e-12
+            elif verdict.answer == "no":
+                assert quantity(verdict.witness[None]).item() < -tolerance + 1e-12
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("widths", [(1, 3, 3), (7, 3, 3), (20, 3, 3), (5, 16), (2, 12, 12), (10, 6, 4, 3)])
+@pytest.mark.parametrize("widths", SIZES)
 def test_a_million_points_stay_inside(widths):
-    """Networks of 19 to 217 parameters, thin and not; value, gradient and curvature, errors and ranges."""
-    d, n, v = widths[0], 1_000_000 // 36, torch.ones(widths[0], dtype=F64)
+    """Networks of 10 to 484 parameters, thin and not; errors, ranges and verdicts of value, gradient and curvature."""
+    d, n, v = widths[0], 1 + 1_000_000 // (6 * len(SIZES)), torch.ones(widths[0], dtype=F64)
     for seed in range(2):
         for activation, spread in (("softplus", 1e-2), ("silu", 0.3), ("tanh", 1e-2)):
             w, net, box = basket(d, seed), thin(d, seed, activation, widths[1:], spread), ball(v, 0.5)
@@ -186,6 +205,7 @@ def test_a_million_points_stay_inside(widths):
             value, gradient = net.value_and_gradient(x)
             assert (value >= proved.value.lo - 1e-14).all() and (value <= proved.value.hi + 1e-14).all()
             assert (gradient >= proved.gradient.lo - 1e-13).all() and (gradient <= proved.gradient.hi + 1e-13).all()
+            check_verdicts(net, box, v / v.norm(), x)
 
 
 @pytest.mark.parametrize(
