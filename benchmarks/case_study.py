@@ -159,7 +159,8 @@ def networks(config: Config, case: sl.BasketCase):
     small, path = sl.shrink(values, train[:ENOUGH], order=0, validation=held, seed=config.seed)
     so_far += watch.read()
     yield "path_order0", path, so_far
-    yield "pruned_order0", trained(small, train, 0), so_far + watch.read()
+    tuned = trained(small, train, 0) if small.parameter_count < values.parameter_count else small
+    yield "pruned_order0", tuned, so_far + watch.read()
 
 
 def run(config: Config) -> dict:

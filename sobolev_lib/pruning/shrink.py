@@ -106,7 +106,7 @@ def shrink(
     for action, candidate in tqdm(_descend(start, train, loss, judge, enough), "shrink", leave=False, delay=1):
         actions.append(action)
         nets.append(candidate)
-    _polish(nets, train, loss, judge)
+    _polish(nets, start.parameter_count, train, loss, judge)
     found, path = judge.choose(actions, nets)
     small = nets[found]
     return small if unseen else _fitted(small, take(samples, slice(0, len(samples.x)), loss.order), loss), path
@@ -203,10 +203,11 @@ def _without(net: Surrogate, layer: int, node: int, x) -> Surrogate:
     return cut(net, kept, x=x) if len(kept[layer]) else remove_layers(net, [layer], x)
 
 
-def _polish(nets: list[Surrogate], train: Batch, loss: SobolevLoss, judge: Judge) -> None:
-    """Finish the networks that are near the limit on all samples, and keep what the judge likes better."""
+def _polish(nets: list[Surrogate], most: int, train: Batch, loss: SobolevLoss, judge: Judge) -> None:
+    """Finish the networks of the way down that are near the limit on all samples; keep what the judge likes better."""
     _, verdicts = judge.verdicts(nets)
-    near = [i for i, (excess, error, _) in enumerate(verdicts) if excess <= 4 * error]
+    way = (i for i, net in enumerate(nets) if net.parameter_count <= most)  # more, least squares cannot afford
+    near = [i for i in way if verdicts[i][0] <= 4 * verdicts[i][1]]
     for i in sorted(near, key=lambda i: nets[i].parameter_count)[:8]:
         nets[i] = _better(nets[i], train, loss, judge)
 

@@ -218,3 +218,12 @@ def test_shrinking_does_not_depend_on_autograds_mode(mode):
     with mode():
         small = sl.shrink(sl.Surrogate([1, 2, 1], gain=1.0), samples)[0]
     assert small.widths == expected.widths and torch.equal(small(x), expected(x))
+
+
+def test_least_squares_are_kept_from_a_wide_network_that_nothing_beats():
+    x = points(256, 1, 0)
+    samples, held = labelled(x, lambda x: x[:, 0]), labelled(points(128, 1, 1), lambda x: x[:, 0])
+    wide = network([1, 300, 300, 1], gain=0.3)  # its normal equations would need 66 GB
+    sl.fit(wide, samples, order=0, steps=100, finish=0)
+    small, path = sl.shrink(wide, samples, order=0, validation=held, enough=170)
+    assert len(path.trials) < 8 and small.parameter_count <= path.trials[0].parameters
