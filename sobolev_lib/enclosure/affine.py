@@ -13,8 +13,6 @@ from sobolev_lib.enclosure.rounding import check_matmul, enlarge, gamma, mode
 
 __all__ = ["affine"]
 
-__all__ = ["affine"]
-
 
 def affine(weight: Tensor, x: Interval, bias: Tensor | None = None, *, rounding: str = "outward") -> Interval:
     r"""Return the range of :math:`W x + b` over a box, by two matrix products whatever the signs.
@@ -36,7 +34,7 @@ def affine(weight: Tensor, x: Interval, bias: Tensor | None = None, *, rounding:
         TypeError: `x` is not an ``Interval``.
         ValueError: Wrong shapes, dtypes that differ, weights or biases that are not finite, an unknown rounding.
 
-    Chapter 5, "The library agrees".
+    Chapter 5, "Overestimation of a real network".
 
     Example:
         >>> import torch

@@ -237,7 +237,7 @@ def remove_layers(net: Surrogate, layers: int | Sequence[int], x: Tensor) -> Sur
     Raises:
         ValueError: A layer that does not exist or is named twice.
 
-    Chapter 7, "Layers, with a bound".
+    Chapter 7, "Layers".
 
     Example:
         A ReLU layer is affine, here the identity, where its inputs are positive.
@@ -329,7 +329,7 @@ def affine_layers(net: Surrogate, x: Tensor, count: int) -> list[int]:
     Raises:
         ValueError: A count of 0 or above the number of hidden layers, samples of the wrong shape.
 
-    Chapter 7, "Layers, with a bound".
+    Chapter 7, "Layers".
 
     Example:
         >>> import torch
